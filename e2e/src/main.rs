@@ -1,0 +1,3 @@
+//! End to end: real processes on this machine.
+
+fn main() {}

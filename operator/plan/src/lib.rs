@@ -1,0 +1,1 @@
+//! Facts in, plan out. Pure: no client, no clock, no async.

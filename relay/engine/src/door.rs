@@ -1,0 +1,238 @@
+//! The door of the engine: everything it is told, and everything it asks for.
+//!
+//! `Engine::handle(now, Input, &mut Outbox)` is the only way in. All consequences of an input are in
+//! the box when the call returns; the driver lends the box, empties it and lends it again. The engine
+//! knows no socket, clock, dice or file: time comes with each call, randomness as a seed at birth,
+//! public-key work goes out as a ticket and comes back as an input.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::network::NetworkView;
+use crate::settings::{InitiatorCredentials, ResponderCredentials, Settings};
+
+/// The driver's name for one TLS session. The driver counts upwards and never names two sessions alike,
+/// so a late input about a closed channel finds nobody and is dropped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChannelId(pub u64);
+
+/// The engine's name for one wish to have a channel to a relay. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AttemptId(pub u64);
+
+/// The engine's name for one piece of public-key work. Never used twice.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// What the engine is told.
+pub enum Input<'a> {
+    /// The relay's own settings, at birth and after each reload.
+    Settings(Arc<Settings>),
+    /// The newest consensus, as far as the engine needs it.
+    Network(Arc<NetworkView>),
+    /// TLS is up; nothing has been said on it yet.
+    ChannelUp {
+        /// The session's name from now on.
+        channel: ChannelId,
+        /// What TLS and the socket know of the peer.
+        facts: ChannelFacts,
+    },
+    /// Plain bytes from the session, as many as were there (64 KiB at most). Cells are
+    /// crypted in place; of an unfinished last cell the engine keeps a copy.
+    Received {
+        /// Where they came from.
+        channel: ChannelId,
+        /// The bytes; their content is spent when the call returns.
+        bytes: &'a mut [u8],
+    },
+    /// The session can take this many more plain bytes now. The answer is in [`Outbox::written`].
+    Writable {
+        /// Which session.
+        channel: ChannelId,
+        /// Plain bytes that it takes at most.
+        room_bytes_max: usize,
+    },
+    /// The answer to [`Effect::Export`].
+    Exported {
+        /// Which session.
+        channel: ChannelId,
+        /// Exported keying material (RFC 5705), 32 bytes.
+        material: [u8; 32],
+    },
+    /// The session is gone, whoever ended it.
+    ChannelDown {
+        /// Which session.
+        channel: ChannelId,
+    },
+    /// The answer to [`Effect::Connect`] when there is no session: refused, timed out, TLS failed.
+    ConnectFailed {
+        /// The engine's name for the attempt.
+        attempt: AttemptId,
+    },
+    /// The answer to [`Effect::AnswerOnion`].
+    OnionAnswered {
+        /// The ticket that the work went out with.
+        ticket: Ticket,
+        /// The reply and the keys, or `None` where the handshake is to be refused.
+        answer: Option<OnionAnswer>,
+    },
+    /// A deadline that [`Engine::deadline`](crate::Engine::deadline) named has come.
+    Timeout,
+    /// The relay is about to stop: refuse new circuits and channels, let the open ones end.
+    Retire,
+}
+
+/// What TLS and the socket know when a session comes up.
+pub struct ChannelFacts {
+    /// Who began, and what that side needs for the in-protocol handshake (tor-spec, "Negotiating and initializing channels").
+    pub role: Role,
+    /// The peer's address as the socket sees it. Never logged: it may be a client.
+    pub peer: SocketAddr,
+    /// Our address of this session as the socket sees it.
+    pub local: SocketAddr,
+}
+
+/// Who began the session.
+pub enum Role {
+    /// The peer connected to us.
+    Responder {
+        /// What we show; belongs to the TLS certificate that this session used.
+        credentials: Arc<ResponderCredentials>,
+    },
+    /// We connected to the peer, because the engine asked for it.
+    Initiator {
+        /// The engine's own name for its wish.
+        attempt: AttemptId,
+        /// SHA-256 of the DER of the certificate that the peer showed in TLS.
+        peer_tls_certificate_sha256: [u8; 32],
+        /// What we show to authenticate as a relay.
+        credentials: Arc<InitiatorCredentials>,
+    },
+}
+
+/// What the engine asks for, in the order in which it is to be done.
+#[derive(Debug)]
+pub enum Effect {
+    /// Connect to a relay over TCP and TLS; answer with `ChannelUp` or `ConnectFailed`.
+    Connect {
+        /// The engine's name for this wish.
+        attempt: AttemptId,
+        /// Where to.
+        address: SocketAddr,
+    },
+    /// Export keying material with label `EXPORTER FOR TOR TLS CLIENT BINDING AUTH0003`; answer with `Exported`.
+    Export {
+        /// Which session.
+        channel: ChannelId,
+        /// The exporter's context: the initiator's RSA identity, SHA-256 of its DER.
+        context: [u8; 32],
+    },
+    /// Do the server's half of a circuit handshake; answer with `OnionAnswered`.
+    AnswerOnion {
+        /// Comes back with the answer.
+        ticket: Ticket,
+        /// What the client sent.
+        request: OnionRequest,
+    },
+    /// This session has something to send: say `Writable` as soon as it takes bytes. Said once
+    /// until a `Writable` has emptied the queue.
+    WantsWrite {
+        /// Which session.
+        channel: ChannelId,
+    },
+    /// End the session after what `written` holds for it has gone out. `ChannelDown` follows.
+    Close {
+        /// Which session.
+        channel: ChannelId,
+    },
+    /// Something that the process may log, count or act upon. Says nothing about any client.
+    Report(Report),
+}
+
+/// One circuit handshake to be answered by public-key work.
+pub struct OnionRequest {
+    /// Which handshake: ntor (2) or ntor-v3 (3), as CREATE2 names it.
+    pub handshake: crate::crypto::onion::Handshake,
+    /// The client's half, at most 505 bytes.
+    pub client: Vec<u8>,
+    /// Keys and parameters of the time when the cell came in.
+    pub settings: Arc<Settings>,
+    /// The consensus of that time.
+    pub network: Arc<NetworkView>,
+    /// Dice for this one answer.
+    pub seed: [u8; 32],
+}
+
+impl std::fmt::Debug for OnionRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OnionRequest")
+    }
+}
+
+pub use crate::crypto::onion::OnionAnswer;
+
+/// News for the process. Nothing in here can carry a user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Report {
+    /// A circuit was created on an inbound channel whose peer named this published address of ours:
+    /// the ORPort is reachable (relay-reference 4.4).
+    OrPortReachable {
+        /// Our own address as the peer saw it.
+        address: SocketAddr,
+    },
+    /// An authenticated peer's clock differs from ours (tor-spec, NETINFO).
+    ClockSkew {
+        /// Theirs less ours, in seconds.
+        seconds: i64,
+        /// Whether the consensus knows the peer as an authority.
+        from_authority: bool,
+    },
+    /// A relay broke the protocol; the text names the rule, never the peer's address.
+    ProtocolViolation(&'static str),
+}
+
+/// What the driver lends and empties. Reused, so that steady work allocates nothing.
+#[derive(Default)]
+pub struct Outbox {
+    /// Wishes, in order.
+    pub effects: Vec<Effect>,
+    /// The answer to the last `Writable`: plain bytes for that session, whole cells, never more than its room.
+    pub written: Vec<u8>,
+}
+
+/// Plain numbers about the engine, for metrics. Sums and levels only; nothing per peer or user.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Tally {
+    /// Circuits open now.
+    pub circuits_open: u64,
+    /// Channels open now, authenticated as relays.
+    pub channels_relay_open: u64,
+    /// Channels open now that nobody authenticated: clients and bridges.
+    pub channels_client_open: u64,
+    /// Cells that went through, both directions.
+    pub cells_relayed: u64,
+    /// Handshakes answered and refused, CREATE_FAST, ntor and ntor-v3.
+    pub onionskins_fast: u64,
+    /// See above.
+    pub onionskins_ntor: u64,
+    /// See above.
+    pub onionskins_ntor_v3: u64,
+    /// Handshakes that the queue refused.
+    pub onionskins_dropped: u64,
+    /// DESTROY cells received.
+    pub destroy_cells: u64,
+    /// Circuits closed because their client broke the protocol.
+    pub protocol_violations: u64,
+    /// RELAY_DROP messages received.
+    pub drop_cells: u64,
+}
+
+/// The time as an input sees it: the steady clock for durations, the wall clock for certificates and documents.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// Time since the driver's start; never goes back.
+    pub steady: Duration,
+    /// The date. May jump.
+    pub wall: SystemTime,
+}

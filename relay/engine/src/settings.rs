@@ -1,0 +1,53 @@
+//! What the process tells the engine about itself.
+
+use std::net::SocketAddr;
+
+use ed25519_dalek::SigningKey;
+use relay_formats::fingerprint::{Ed25519Identity, RsaIdentity};
+use x25519_dalek::{PublicKey, StaticSecret};
+
+/// The relay's own settings. Made anew by the process at each reload or key rotation.
+pub struct Settings {
+    /// SHA-1 of the DER of our RSA identity key.
+    pub rsa_identity: RsaIdentity,
+    /// Our Ed25519 master identity.
+    pub ed25519_identity: Ed25519Identity,
+    /// Our published addresses, at most one a family; NETINFO says them in this order.
+    pub advertised: Vec<SocketAddr>,
+    /// Onion keys, the newest first; older ones while their grace lasts (tor-spec, "onion-key-grace-period-days").
+    pub onion_keys: Vec<OnionKey>,
+    /// torrc `ExtendAllowPrivateAddresses`.
+    pub extend_allow_private_addresses: bool,
+}
+
+/// One medium-term key that clients make circuits with.
+pub struct OnionKey {
+    /// What descriptors say.
+    pub public: PublicKey,
+    /// Never leaves the process. Wiped on drop by its own crate.
+    pub secret: StaticSecret,
+}
+
+/// What we show when a peer has connected to us. Bound to one TLS certificate, so it changes with it.
+pub struct ResponderCredentials {
+    /// The whole body of our CERTS cell: types 1, 2, 4, 5 and 7.
+    pub certs_body: Vec<u8>,
+    /// SHA-256 of the DER of the TLS certificate.
+    pub tls_certificate_sha256: [u8; 32],
+    /// SHA-256 of the DER (PKCS#1) of our RSA identity key: SID.
+    pub rsa_identity_sha256: [u8; 32],
+    /// Our Ed25519 master identity: SID_ED.
+    pub ed25519_identity: Ed25519Identity,
+}
+
+/// What we show when we have connected to a peer.
+pub struct InitiatorCredentials {
+    /// The whole body of our CERTS cell: types 2, 3, 4, 6 and 7.
+    pub certs_body: Vec<u8>,
+    /// The key that certificate 6 names. In memory only.
+    pub link_authentication: SigningKey,
+    /// SHA-256 of the DER (PKCS#1) of our RSA identity key: CID.
+    pub rsa_identity_sha256: [u8; 32],
+    /// Our Ed25519 master identity: CID_ED.
+    pub ed25519_identity: Ed25519Identity,
+}

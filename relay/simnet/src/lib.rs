@@ -1,0 +1,1 @@
+//! Engines joined by a seeded network under a virtual clock. For tests.
