@@ -1,0 +1,5 @@
+//! The relay process around the engine: sockets, TLS, files, threads. `main.rs` only starts it.
+
+pub mod config;
+pub mod directory;
+pub mod keys;
