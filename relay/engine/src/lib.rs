@@ -2,6 +2,7 @@
 
 pub mod crypto {
     //! Circuit handshakes and relay crypto.
+    pub mod cgo;
     pub mod onion;
 }
 pub mod door;

@@ -1,0 +1,218 @@
+//! Counter Galois Onion: the relay crypto of `Relay=6` (proposal 359; tor-spec, "Relay cells").
+//!
+//! A cell body is one wide block: whoever changes a bit of it turns all of it, and everything after it, to noise.
+//! A relay only ever *encrypts*; clients decrypt. Keys are set up once, not per cell.
+//!
+//! ```text
+//! body 509 = left 16 ‖ right 493
+//! ET:   left  ← AES(left ⊕ mask) ⊕ mask, mask = POLYVAL(chain ‖ command ‖ right)
+//! PRF:  right ← right ⊕ AES-CTR from POLYVAL(left), low six bits cleared
+//! ```
+
+use aes::Aes128Enc;
+use aes::cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipher};
+use ctr::{Ctr128BE, CtrCore};
+use polyval::Polyval;
+use polyval::universal_hash::UniversalHash;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
+
+pub mod client;
+#[cfg(test)]
+mod tests;
+
+/// Bytes of a RELAY cell's body.
+pub const BODY_BYTES: usize = 509;
+/// Bytes of a tag, a nonce, a block.
+pub const TAG_BYTES: usize = 16;
+/// Key material of one direction: 64 bytes of keys, then the nonce. A circuit takes two of them, forward first.
+pub const KEY_BYTES: usize = 80;
+
+const RIGHT_BYTES: usize = BODY_BYTES - TAG_BYTES;
+const UIV_KEY_BYTES: usize = 64;
+
+/// What authenticates a cell that travelled: SENDMEs name it.
+pub type Tag = [u8; TAG_BYTES];
+/// A RELAY cell's body.
+pub type Body = [u8; BODY_BYTES];
+
+/// The keyed wide-block cipher, UIV+ in the proposal. Its parts wipe themselves on drop.
+struct Uiv {
+    et_block: Aes128Enc,
+    et_hash: Polyval,
+    prf_block: Aes128Enc,
+    prf_hash: Polyval,
+}
+
+impl Uiv {
+    fn new(keys: &[u8; UIV_KEY_BYTES]) -> Self {
+        let [et_block, et_hash, prf_block, prf_hash] = quarters(keys);
+        Self {
+            et_block: Aes128Enc::new(&et_block.into()),
+            et_hash: Polyval::new(&et_hash.into()),
+            prf_block: Aes128Enc::new(&prf_block.into()),
+            prf_hash: Polyval::new(&prf_hash.into()),
+        }
+    }
+
+    /// POLYVAL over chain ‖ command ‖ right: 510 bytes, zero-padded to whole blocks.
+    fn mask(&self, chain: &Tag, command: u8, right: &[u8]) -> Tag {
+        let mut tweak = [0_u8; TAG_BYTES + 1 + RIGHT_BYTES];
+        let (head, rest) = tweak.split_at_mut(TAG_BYTES);
+        head.copy_from_slice(chain);
+        if let Some((first, rest)) = rest.split_first_mut() {
+            *first = command;
+            rest.copy_from_slice(right);
+        }
+        let mut hash = self.et_hash.clone();
+        hash.update_padded(&tweak);
+        hash.finalize().into()
+    }
+
+    /// The PRF's stream, XORed onto `data`. A cell takes 31 blocks of it, so the stream for new keys begins behind them.
+    fn prf(&self, seed: &Tag, blocks_skipped: u8, data: &mut [u8]) {
+        let mut hash = self.prf_hash.clone();
+        hash.update(&[(*seed).into()]);
+        let mut start: Tag = hash.finalize().into();
+        start[TAG_BYTES - 1] = (start[TAG_BYTES - 1] & 0xc0) + blocks_skipped;
+        let core = CtrCore::inner_iv_init(&self.prf_block, &start.into());
+        Ctr128BE::from_core(core).apply_keystream(data);
+    }
+
+    fn encrypt(&self, chain: &Tag, command: u8, body: &mut Body) {
+        let (left, right) = body.split_at_mut(TAG_BYTES);
+        let mask = self.mask(chain, command, right);
+        let mut block = xor(left, &mask);
+        self.et_block.encrypt_block((&mut block).into());
+        let block = xor(&block, &mask);
+        left.copy_from_slice(&block);
+        self.prf(&block, CELL_STREAM, right);
+    }
+
+    /// The keys and the nonce that follow on `nonce`.
+    fn next_keys(&self, nonce: &Tag) -> Zeroizing<[u8; KEY_BYTES]> {
+        let mut fresh = Zeroizing::new([0; KEY_BYTES]);
+        self.prf(nonce, KEY_STREAM, fresh.as_mut_slice());
+        fresh
+    }
+}
+
+/// The PRF's stream for cells begins at its start.
+const CELL_STREAM: u8 = 0;
+/// The PRF's stream for new keys begins behind a cell's 31 blocks.
+const KEY_STREAM: u8 = 31;
+
+fn xor(bytes: &[u8], mask: &Tag) -> Tag {
+    let mut mixed = *mask;
+    mixed.iter_mut().zip(bytes).for_each(|(to, from)| *to ^= from);
+    mixed
+}
+
+fn quarters(keys: &[u8; UIV_KEY_BYTES]) -> [Tag; 4] {
+    let mut parts = [[0; TAG_BYTES]; 4];
+    for (part, from) in parts.iter_mut().zip(keys.chunks_exact(TAG_BYTES)) {
+        part.copy_from_slice(from);
+    }
+    parts
+}
+
+/// What one direction of a circuit remembers at one hop.
+struct Direction {
+    uiv: Uiv,
+    /// Marks the cells that are meant for this hop.
+    nonce: Tag,
+    /// The tag of the last cell: each cell's tweak, so that cells cannot be reordered.
+    chain: Tag,
+}
+
+impl Direction {
+    fn new(keys: &[u8; KEY_BYTES]) -> Self {
+        let mut direction = Self {
+            uiv: Uiv::new(&[0; UIV_KEY_BYTES]),
+            nonce: [0; TAG_BYTES],
+            chain: [0; TAG_BYTES],
+        };
+        direction.rekey(keys);
+        direction
+    }
+
+    fn rekey(&mut self, keys: &[u8; KEY_BYTES]) {
+        let (uiv, nonce) = keys.split_at(UIV_KEY_BYTES);
+        let mut fixed = Zeroizing::new([0; UIV_KEY_BYTES]);
+        fixed.copy_from_slice(uiv);
+        self.uiv = Uiv::new(&fixed);
+        self.nonce.copy_from_slice(nonce);
+    }
+
+    fn update(&mut self) {
+        let fresh = self.uiv.next_keys(&self.nonce);
+        self.rekey(&fresh);
+    }
+
+    fn encrypt(&mut self, command: u8, body: &mut Body) {
+        self.uiv.encrypt(&self.chain, command, body);
+        self.chain = tag_of(body);
+    }
+}
+
+impl Drop for Direction {
+    fn drop(&mut self) {
+        self.nonce.zeroize();
+        self.chain.zeroize();
+    }
+}
+
+fn tag_of(body: &Body) -> Tag {
+    let mut tag = [0; TAG_BYTES];
+    tag.copy_from_slice(body.split_at(TAG_BYTES).0);
+    tag
+}
+
+/// A relay's state for cells that come from the client.
+pub struct RelayForward(Direction);
+
+impl RelayForward {
+    /// From 80 bytes of the circuit's key material.
+    pub fn new(keys: &[u8; KEY_BYTES]) -> Self {
+        Self(Direction::new(keys))
+    }
+
+    /// Takes this hop's layer off. `Some` means that the cell is for us: its plain text stands behind the first 16 bytes,
+    /// and the tag is what a SENDME for it must carry. `command` is the cell's own, RELAY or RELAY_EARLY.
+    pub fn receive(&mut self, command: u8, body: &mut Body) -> Option<Tag> {
+        let travelled = tag_of(body);
+        self.0.encrypt(command, body);
+        if !bool::from(self.0.chain.ct_eq(&self.0.nonce)) {
+            return None;
+        }
+        self.0.update();
+        Some(travelled)
+    }
+}
+
+/// A relay's state for cells that go to the client.
+pub struct RelayBackward(Direction);
+
+impl RelayBackward {
+    /// From 80 bytes of the circuit's key material.
+    pub fn new(keys: &[u8; KEY_BYTES]) -> Self {
+        Self(Direction::new(keys))
+    }
+
+    /// Puts this hop's layer on a cell that came from further away.
+    pub fn pass(&mut self, command: u8, body: &mut Body) {
+        self.0.encrypt(command, body);
+    }
+
+    /// Makes a cell of our own: the plain text stands behind the first 16 bytes, whatever these hold. Returns the tag that
+    /// a SENDME for this cell must carry.
+    pub fn originate(&mut self, command: u8, body: &mut Body) -> Tag {
+        let (left, _) = body.split_at_mut(TAG_BYTES);
+        left.copy_from_slice(&self.0.nonce);
+        self.0.encrypt(command, body);
+        // The new nonce is the tag, and the update takes it as its seed.
+        self.0.nonce = self.0.chain;
+        self.0.update();
+        self.0.chain
+    }
+}

@@ -1,0 +1,106 @@
+//! The client's end of CGO: it decrypts where relays encrypt. No relay needs it; load generators and tests do.
+
+use aes::Aes128Dec;
+use aes::cipher::{BlockCipherDecrypt, KeyInit};
+use zeroize::Zeroizing;
+
+use super::{Body, CELL_STREAM, KEY_BYTES, TAG_BYTES, Tag, Uiv, tag_of, xor};
+
+/// One direction at one hop, as the client keeps it.
+struct Layer {
+    uiv: Uiv,
+    et_block: Aes128Dec,
+    nonce: Tag,
+    chain: Tag,
+}
+
+impl Layer {
+    fn new(keys: &[u8; KEY_BYTES]) -> Self {
+        let (uiv, nonce, et_block) = parts(keys);
+        Self {
+            uiv,
+            et_block,
+            nonce,
+            chain: [0; TAG_BYTES],
+        }
+    }
+
+    fn decrypt(&mut self, command: u8, body: &mut Body) {
+        let (left, right) = body.split_at_mut(TAG_BYTES);
+        let mut block = xor(left, &[0; TAG_BYTES]);
+        self.uiv.prf(&block, CELL_STREAM, right);
+        let mask = self.uiv.mask(&self.chain, command, right);
+        block = xor(&block, &mask);
+        self.et_block.decrypt_block((&mut block).into());
+        left.copy_from_slice(&xor(&block, &mask));
+    }
+
+    fn update(&mut self) {
+        let fresh = self.uiv.next_keys(&self.nonce);
+        (self.uiv, self.nonce, self.et_block) = parts(&fresh);
+    }
+}
+
+fn parts(keys: &[u8; KEY_BYTES]) -> (Uiv, Tag, Aes128Dec) {
+    let mut uiv = Zeroizing::new([0; KEY_BYTES - TAG_BYTES]);
+    uiv.copy_from_slice(keys.split_at(KEY_BYTES - TAG_BYTES).0);
+    let mut nonce = [0; TAG_BYTES];
+    nonce.copy_from_slice(keys.split_at(KEY_BYTES - TAG_BYTES).1);
+    let [et_block, ..] = super::quarters(&uiv);
+    (Uiv::new(&uiv), nonce, Aes128Dec::new(&et_block.into()))
+}
+
+/// All hops of a circuit, the nearest first, for cells that the client sends.
+#[derive(Default)]
+pub struct ClientForward(Vec<Layer>);
+
+impl ClientForward {
+    /// Adds a hop behind those there are.
+    pub fn extend(&mut self, keys: &[u8; KEY_BYTES]) {
+        self.0.push(Layer::new(keys));
+    }
+
+    /// Makes a cell for hop `to` (0 is the nearest) out of the plain text behind the first 16 bytes. Returns the tag that
+    /// the hop's SENDME for this cell must carry; `None` if there is no such hop.
+    pub fn originate(&mut self, to: usize, command: u8, body: &mut Body) -> Option<Tag> {
+        let target = self.0.get_mut(to)?;
+        body.split_at_mut(TAG_BYTES).0.copy_from_slice(&target.nonce);
+        let plain = target.nonce;
+        target.decrypt(command, body);
+        target.chain = plain;
+        target.update();
+        let travelled = tag_of(body);
+        for layer in self.0.iter_mut().take(to).rev() {
+            let plain = tag_of(body);
+            layer.decrypt(command, body);
+            layer.chain = plain;
+        }
+        Some(travelled)
+    }
+}
+
+/// All hops of a circuit, the nearest first, for cells that the client gets.
+#[derive(Default)]
+pub struct ClientBackward(Vec<Layer>);
+
+impl ClientBackward {
+    /// Adds a hop behind those there are.
+    pub fn extend(&mut self, keys: &[u8; KEY_BYTES]) {
+        self.0.push(Layer::new(keys));
+    }
+
+    /// Peels a cell: which hop made it, and the tag that our SENDME for it must carry. `None`: no hop of ours did.
+    pub fn receive(&mut self, command: u8, body: &mut Body) -> Option<(usize, Tag)> {
+        for (hop, layer) in self.0.iter_mut().enumerate() {
+            let travelled = tag_of(body);
+            layer.decrypt(command, body);
+            layer.chain = travelled;
+            if tag_of(body) == layer.nonce {
+                layer.nonce = travelled;
+                layer.update();
+                return Some((hop, travelled));
+            }
+        }
+        None
+    }
+}

@@ -1,0 +1,215 @@
+//! CGO against the vectors that the proposal's reference implementation made, as the crate tor-proto publishes them.
+//! They are read from that crate's source, which is a dependency by name only: nothing of it is compiled.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use super::client::{ClientBackward, ClientForward};
+use super::*;
+
+enum Token {
+    Flag(bool),
+    Number(u8),
+    Bytes(Vec<u8>),
+}
+
+impl Token {
+    fn flag(&self) -> bool {
+        matches!(self, Token::Flag(true))
+    }
+    fn bytes<const N: usize>(&self) -> [u8; N] {
+        let Token::Bytes(bytes) = self else {
+            panic!("a vector has other parts than expected")
+        };
+        bytes
+            .as_slice()
+            .try_into()
+            .expect("a vector has other lengths than expected")
+    }
+}
+
+fn testdata(file: &str) -> String {
+    let metadata = Command::new(env!("CARGO"))
+        .args([
+            "metadata",
+            "--format-version",
+            "1",
+            "--manifest-path",
+            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+        ])
+        .output()
+        .expect("cargo metadata runs");
+    let metadata = String::from_utf8(metadata.stdout).expect("cargo prints text");
+    let end = metadata
+        .find("/tor-proto-0.47.0/Cargo.toml")
+        .expect("tor-proto is a dependency");
+    let start = metadata[..end].rfind('"').expect("a path is quoted") + 1;
+    let path = PathBuf::from(&metadata[start..end])
+        .join("tor-proto-0.47.0/testdata")
+        .join(file);
+    std::fs::read_to_string(path).expect("tor-proto ships its vectors")
+}
+
+/// The parts of the table that begins at `name`, in the order in which they stand there.
+fn table(text: &str, name: &str) -> Vec<Token> {
+    let start = text.find(name).expect("the table exists");
+    let body = &text[start..];
+    let body = &body[body.find("&[\n").expect("a table has rows")..];
+    let body = &body[..body.find("\n];").expect("a table ends")];
+    let words = body.lines().map(str::trim).filter(|line| !line.starts_with("//"));
+    let words = words.flat_map(|line| line.split([',', '(', ')', ' ', '&', '[']));
+    words
+        .filter_map(|word| match word.trim() {
+            "True" => Some(Token::Flag(true)),
+            "False" => Some(Token::Flag(false)),
+            word if word.starts_with('"') => Some(Token::Bytes(hex::decode(word.trim_matches('"')).expect("hex"))),
+            word => word.parse().ok().map(Token::Number),
+        })
+        .collect()
+}
+
+fn body(tag: &Token, rest: &Token) -> Body {
+    let mut body = [0; BODY_BYTES];
+    body[..TAG_BYTES].copy_from_slice(&tag.bytes::<TAG_BYTES>());
+    body[TAG_BYTES..].copy_from_slice(&rest.bytes::<RIGHT_BYTES>());
+    body
+}
+
+fn direction(keys: &Token, nonce: &Token, chain: &Token) -> Direction {
+    let mut material = [0; KEY_BYTES];
+    material[..UIV_KEY_BYTES].copy_from_slice(&keys.bytes::<UIV_KEY_BYTES>());
+    material[UIV_KEY_BYTES..].copy_from_slice(&nonce.bytes::<TAG_BYTES>());
+    let mut direction = Direction::new(&material);
+    direction.chain = chain.bytes();
+    direction
+}
+
+/// Two states are alike if they name the same nonce and chain and turn the same cell into the same noise.
+fn assert_alike(mut one: Direction, mut other: Direction) {
+    assert_eq!((one.nonce, one.chain), (other.nonce, other.chain));
+    let (mut a, mut b) = ([7; BODY_BYTES], [7; BODY_BYTES]);
+    one.encrypt(3, &mut a);
+    other.encrypt(3, &mut b);
+    assert_eq!(a, b);
+}
+
+#[test]
+fn the_wide_block_follows_the_published_vectors() {
+    let (text, mut count) = (testdata("cgo_uiv.rs"), 0);
+    for row in table(&text, "UIV_TEST_VECTORS").chunks(7).filter(|row| row[0].flag()) {
+        let uiv = Uiv::new(&row[1].bytes());
+        let tweak = row[2].bytes::<17>();
+        let mut cell = body(&row[3], &row[4]);
+        uiv.encrypt(&tweak[..16].try_into().unwrap(), tweak[16], &mut cell);
+        assert_eq!(cell, body(&row[5], &row[6]));
+        count += 1;
+    }
+    for row in table(&text, "UIV_UPDATE_TEST_VECTORS").chunks(4) {
+        let fresh = Uiv::new(&row[0].bytes()).next_keys(&row[1].bytes());
+        assert_eq!(fresh[..UIV_KEY_BYTES], row[2].bytes::<UIV_KEY_BYTES>());
+        assert_eq!(fresh[UIV_KEY_BYTES..], row[3].bytes::<TAG_BYTES>());
+        count += 1;
+    }
+    assert!(count >= 12, "only {count} vectors found");
+    println!("{count} vectors of UIV+");
+}
+
+#[test]
+fn the_stream_follows_the_published_vectors() {
+    let rows = table(&testdata("cgo_prf.rs"), "PRF_TEST_VECTORS");
+    for row in rows.chunks(4) {
+        let mut keys = [0; UIV_KEY_BYTES];
+        keys[32..].copy_from_slice(&row[0].bytes::<32>());
+        let Token::Number(domain) = row[1] else {
+            panic!("a domain is a number")
+        };
+        let Token::Bytes(expected) = &row[3] else {
+            panic!("a stream is bytes")
+        };
+        let mut stream = vec![0; expected.len()];
+        Uiv::new(&keys).prf(
+            &row[2].bytes(),
+            if domain == 0 { CELL_STREAM } else { KEY_STREAM },
+            &mut stream,
+        );
+        assert_eq!(&stream, expected);
+    }
+    assert!(rows.len() >= 4 * 12);
+    println!("{} vectors of the PRF", rows.len() / 4);
+}
+
+#[test]
+fn a_relay_follows_the_published_vectors() {
+    let (text, mut count) = (testdata("cgo_relay.rs"), 0);
+    for row in table(&text, "CGO_RELAY_TEST_VECTORS").chunks(12) {
+        let state = direction(&row[1], &row[2], &row[3]);
+        let command = row[4].bytes::<1>()[0];
+        let mut cell = body(&row[5], &row[6]);
+        let state = if row[0].flag() {
+            let mut backward = RelayBackward(state);
+            backward.pass(command, &mut cell);
+            backward.0
+        } else {
+            let mut forward = RelayForward(state);
+            forward.receive(command, &mut cell);
+            forward.0
+        };
+        assert_eq!(cell, body(&row[10], &row[11]));
+        assert_alike(state, direction(&row[7], &row[8], &row[9]));
+        count += 1;
+    }
+    for row in table(&text, "CGO_RELAY_ORIGINATE_TEST_VECTORS").chunks(10) {
+        let mut backward = RelayBackward(direction(&row[0], &row[1], &row[2]));
+        let mut cell = [0; BODY_BYTES];
+        cell[TAG_BYTES..].copy_from_slice(&row[4].bytes::<RIGHT_BYTES>());
+        backward.originate(row[3].bytes::<1>()[0], &mut cell);
+        assert_eq!(cell, body(&row[8], &row[9]));
+        assert_alike(backward.0, direction(&row[5], &row[6], &row[7]));
+        count += 1;
+    }
+    assert!(count >= 15, "only {count} vectors found");
+    println!("{count} vectors of relays");
+}
+
+#[test]
+fn a_client_and_three_relays_understand_each_other_in_both_directions() {
+    let keys = |hop: u8, way: u8| std::array::from_fn(|at| hop ^ way ^ at as u8);
+    let (mut to_relays, mut from_relays) = (ClientForward::default(), ClientBackward::default());
+    let mut relays: Vec<_> = (1..=3)
+        .map(|hop| {
+            to_relays.extend(&keys(hop, 0));
+            from_relays.extend(&keys(hop, 64));
+            (RelayForward::new(&keys(hop, 0)), RelayBackward::new(&keys(hop, 64)))
+        })
+        .collect();
+
+    for round in 0..20_u8 {
+        let target = usize::from(round) % 3;
+        let mut cell = [round; BODY_BYTES];
+        let promised = to_relays.originate(target, 3, &mut cell).unwrap();
+        let arrived = (0..3).find_map(|hop| relays[hop].0.receive(3, &mut cell).map(|tag| (hop, tag)));
+        assert_eq!(arrived, Some((target, promised)));
+        assert_eq!(cell[TAG_BYTES..], [round; RIGHT_BYTES]);
+
+        let mut answer = [!round; BODY_BYTES];
+        let promised = relays[target].1.originate(3, &mut answer);
+        for hop in (0..target).rev() {
+            relays[hop].1.pass(3, &mut answer);
+        }
+        assert_eq!(from_relays.receive(3, &mut answer), Some((target, promised)));
+        assert_eq!(answer[TAG_BYTES..], [!round; RIGHT_BYTES]);
+    }
+}
+
+#[test]
+fn one_changed_bit_makes_noise_of_the_whole_cell() {
+    let keys = std::array::from_fn(|at| at as u8);
+    let (mut client, mut relay) = (ClientForward::default(), RelayForward::new(&keys));
+    client.extend(&keys);
+    let mut cell = [0; BODY_BYTES];
+    client.originate(0, 3, &mut cell).unwrap();
+    cell[400] ^= 1;
+    assert_eq!(relay.receive(3, &mut cell), None);
+    let unchanged = cell[TAG_BYTES..].iter().filter(|byte| **byte == 0).count();
+    assert!(unchanged < 20, "{unchanged} bytes kept their plain text");
+}
