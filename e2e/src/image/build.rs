@@ -1,0 +1,189 @@
+//! Our programs, linked statically, with no trace of where they were built.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, bail, ensure};
+
+use super::elf;
+
+/// Where the static programs lie after a build.
+#[derive(Debug, Clone)]
+pub struct Programs {
+    /// The relay.
+    pub relay: PathBuf,
+    /// The operator.
+    pub operator: PathBuf,
+    /// What holds a pod's namespaces.
+    pub pause: PathBuf,
+}
+
+/// Builds `relay`, `operator` and `pause` from the workspace: release, static, the same bytes wherever it is checked
+/// out. They go to `static` below Cargo's target folder, so that these flags and a developer's do not evict each
+/// other. Cargo's own progress goes to stderr.
+///
+/// # Errors
+/// When cargo or rustc are missing, the build fails, or a program came out with a need for shared libraries.
+pub fn build_static(workspace: &Path) -> anyhow::Result<Programs> {
+    let workspace = workspace
+        .canonicalize()
+        .with_context(|| format!("no workspace at {}", workspace.display()))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    build_static_into(&workspace, &workspace.join(target).join("static"))
+}
+
+/// As [`build_static`], with a target folder of the caller's choice.
+///
+/// # Errors
+/// As [`build_static`].
+pub(crate) fn build_static_into(workspace: &Path, target: &Path) -> anyhow::Result<Programs> {
+    let toolchain = Toolchain::ask(workspace)?;
+    let mut build = Command::new(cargo());
+    build
+        .current_dir(workspace)
+        .args(["build", "--release", "--locked", "--target", &toolchain.host])
+        .args([
+            "--package",
+            "relay-node",
+            "--package",
+            "operator-controller",
+            "--package",
+            "pause",
+            "--bins",
+        ])
+        .arg("--target-dir")
+        .arg(target)
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(workspace, &toolchain, target))
+        .env("CFLAGS", c_flags(workspace, target))
+        .env("CC_SHELL_ESCAPED_FLAGS", "1")
+        .env("SOURCE_DATE_EPOCH", "0")
+        .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
+        // It would be stripped, and takes a third of the time.
+        .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
+        .env_remove("RUSTFLAGS")
+        .env_remove("CARGO_INCREMENTAL");
+    let status = build.status().context("cannot start cargo: is Rust installed?")?;
+    ensure!(
+        status.success(),
+        "cargo could not build the static programs ({status}); its messages stand above"
+    );
+
+    let folder = target.join(&toolchain.host).join("release");
+    let programs = Programs {
+        relay: folder.join("relay"),
+        operator: folder.join("operator"),
+        pause: folder.join("pause"),
+    };
+    for program in [&programs.relay, &programs.operator, &programs.pause] {
+        ensure_static(program)?;
+    }
+    Ok(programs)
+}
+
+/// Refuses a program that would not start in an image without libraries.
+///
+/// # Errors
+/// When it cannot be read, is no program, or asks for a loader.
+pub fn ensure_static(program: &Path) -> anyhow::Result<()> {
+    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    if !elf::is_static(&bytes).with_context(|| program.display().to_string())? {
+        bail!(
+            "{} is linked dynamically and would not start in an image without libraries",
+            program.display()
+        );
+    }
+    Ok(())
+}
+
+struct Toolchain {
+    host: String,
+    commit: String,
+    sysroot: PathBuf,
+}
+
+impl Toolchain {
+    /// Asked in the workspace, whose rust-toolchain.toml decides.
+    fn ask(workspace: &Path) -> anyhow::Result<Self> {
+        let about = answer(workspace, &["-vV"])?;
+        let field = |name: &str| {
+            about
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .map(str::to_owned)
+                .context("rustc -vV lacks a line")
+        };
+        Ok(Self {
+            host: field("host: ")?,
+            commit: field("commit-hash: ")?,
+            sysroot: answer(workspace, &["--print", "sysroot"])?.trim().into(),
+        })
+    }
+}
+
+fn answer(workspace: &Path, arguments: &[&str]) -> anyhow::Result<String> {
+    let output = Command::new("rustc")
+        .current_dir(workspace)
+        .args(arguments)
+        .output()
+        .context("cannot start rustc: is Rust installed?")?;
+    ensure!(
+        output.status.success(),
+        "rustc {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn cargo() -> OsString {
+    std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
+}
+
+fn cargo_home() -> PathBuf {
+    let default = || {
+        std::env::var_os("HOME")
+            .map_or_else(|| PathBuf::from("/root"), PathBuf::from)
+            .join(".cargo")
+    };
+    std::env::var_os("CARGO_HOME").map_or_else(default, PathBuf::from)
+}
+
+/// Machine paths and what stands in their place. The last that fits wins in rustc and in C compilers alike, so the
+/// narrower ones come later: a target folder may lie in the workspace.
+fn remapped(workspace: &Path, target: &Path) -> [(PathBuf, &'static str); 3] {
+    [
+        (workspace.to_owned(), "/relayfleet"),
+        (target.to_owned(), "/relayfleet/target"),
+        (cargo_home(), "/cargo"),
+    ]
+}
+
+/// For rustc, joined as CARGO_ENCODED_RUSTFLAGS wants it. Only with `--target` do these stay away from build scripts
+/// and procedural macros, which cannot be static.
+fn rust_flags(workspace: &Path, toolchain: &Toolchain, target: &Path) -> OsString {
+    let mut flags: Vec<OsString> = vec!["-Ctarget-feature=+crt-static".into()];
+    let mut remap = |from: &Path, to: &str| {
+        let mut flag = OsString::from("--remap-path-prefix=");
+        flag.push(from);
+        flag.push("=");
+        flag.push(to);
+        flags.push(flag);
+    };
+    for (from, to) in remapped(workspace, target) {
+        remap(&from, to);
+    }
+    // Where the standard library's source is installed, rustc would name the local copy.
+    remap(
+        &toolchain.sysroot.join("lib/rustlib/src/rust"),
+        &format!("/rustc/{}", toolchain.commit),
+    );
+    flags.join(OsString::from("\u{1f}").as_os_str())
+}
+
+/// For the C files of crates: `__FILE__` stands in their error messages.
+fn c_flags(workspace: &Path, target: &Path) -> String {
+    remapped(workspace, target)
+        .map(|(from, to)| format!("'-ffile-prefix-map={}={to}'", from.display()))
+        .join(" ")
+}

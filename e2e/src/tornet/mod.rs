@@ -1,0 +1,3 @@
+//! A private Tor network of C tor.
+
+pub mod cli;
