@@ -1,3 +1,20 @@
 //! What lies on disk or in a document; relay and operator share it.
+//!
+//! Text or bytes in, text or bytes out: no clock, no dice, no file, no environment in this room.
+//! Time comes as `SystemTime`, randomness as `impl rand_core::CryptoRng`.
 
+pub mod cert;
+mod dice;
+pub mod ed25519_key;
 pub mod fingerprint;
+pub mod key_file;
+pub mod nickname;
+pub mod object_block;
+pub mod onion_key;
+pub mod rsa_key;
+
+#[cfg(test)]
+pub(crate) fn test_dice(seed: u64) -> rand_chacha::ChaCha8Rng {
+    use rand_core::SeedableRng as _;
+    rand_chacha::ChaCha8Rng::seed_from_u64(seed)
+}
