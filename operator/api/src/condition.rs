@@ -1,0 +1,14 @@
+//! Types and reasons of conditions: the words by which a Relay says how it is.
+//!
+//! A type is a question with a positive answer; a reason is one CamelCase word for why; the message says what happened
+//! and what to do about it.
+
+/// The operator's promise: the pod runs what the spec asks for, and the ORPort takes connections.
+pub const READY: &str = "Ready";
+/// The relay's keys exist, are whole, and are the ones that the status names.
+pub const IDENTITY_BOUND: &str = "IdentityBound";
+/// The spec and what it refers to can be turned into a torrc.
+pub const CONFIG_ACCEPTED: &str = "ConfigAccepted";
+
+/// Every condition type, in the order in which they stand in the status.
+pub const TYPES: [&str; 3] = [READY, IDENTITY_BOUND, CONFIG_ACCEPTED];

@@ -1,0 +1,43 @@
+//! Names of what belongs to a Relay, and the labels by which its owner finds it.
+
+/// Who made it: on every object of ours (`app.kubernetes.io/managed-by`).
+pub const MANAGED_BY: &str = "relayfleet";
+/// Label key for [`MANAGED_BY`].
+pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+/// Label key: what kind of program, always `tor-relay`.
+pub const LABEL_NAME: &str = "app.kubernetes.io/name";
+/// Label key: name of the Relay that the object belongs to.
+pub const LABEL_RELAY: &str = "relayfleet.io/relay";
+/// Label key: role of the relay, in lower case.
+pub const LABEL_ROLE: &str = "relayfleet.io/role";
+/// Annotation of the identity Secret: RSA fingerprint, 40 upper-case hexadecimal digits.
+pub const ANNOTATION_RSA: &str = "relayfleet.io/rsa-fingerprint";
+/// Annotation of the identity Secret: Ed25519 identity, 43 characters of base64.
+pub const ANNOTATION_ED25519: &str = "relayfleet.io/ed25519-id";
+/// Annotation of the pod: SHA-256 of what the pod was made from; another value asks for another pod.
+pub const ANNOTATION_POD_HASH: &str = "relayfleet.io/pod-hash";
+/// Finalizer of the identity Secret. The operator never takes it away: only a person may let an identity go.
+pub const FINALIZER_IDENTITY: &str = "relayfleet.io/identity";
+/// Type of the identity Secret.
+pub const SECRET_TYPE_IDENTITY: &str = "relayfleet.io/identity";
+
+/// Relay names longer than this leave no room for the suffixes below in a Kubernetes label (63 characters).
+pub const RELAY_NAME_LENGTH_MAX: usize = 52;
+
+/// The Secret with the relay's identity keys.
+#[must_use]
+pub fn identity_secret(relay: &str) -> String {
+    format!("{relay}-identity")
+}
+
+/// The ConfigMap with the relay's torrc.
+#[must_use]
+pub fn torrc_config_map(relay: &str) -> String {
+    format!("{relay}-torrc")
+}
+
+/// The volume claim for the relay's DataDirectory.
+#[must_use]
+pub fn data_claim(relay: &str) -> String {
+    format!("{relay}-data")
+}

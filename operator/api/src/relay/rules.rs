@@ -1,0 +1,90 @@
+//! The rules that the API server checks at apply. Each message says what to write instead.
+
+use kube::core::Rule;
+
+use crate::byte_rate::{RELAY_RATE_MAX, RELAY_RATE_MIN, cel_bytes, cel_form};
+use crate::names::RELAY_NAME_LENGTH_MAX;
+
+pub(super) fn relay_name_characters() -> Rule {
+    Rule::new("self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')")
+        .message("metadata.name: begin with a letter and use only lower-case letters, digits and '-': the relay's Service takes the name")
+}
+
+pub(super) fn relay_name_length() -> Rule {
+    Rule::new(format!("size(self.metadata.name) <= {RELAY_NAME_LENGTH_MAX}")).message(&*format!(
+        "metadata.name: use at most {RELAY_NAME_LENGTH_MAX} characters"
+    ))
+}
+
+/// dir-spec 2.1.1: `nickname ::= between 1 and 19 alphanumeric characters`.
+pub(super) fn nickname() -> Rule {
+    Rule::new("self.matches('^[A-Za-z0-9]{1,19}$')").message("use 1 to 19 letters (A-Z, a-z) or digits, nothing else")
+}
+
+pub(super) fn contact() -> Rule {
+    Rule::new(r"self.matches('^[^\\pC\\s]([^\\p{Cc}]*[^\\pC\\s])?$')")
+        .message("write one line of text without control characters, for example an e-mail address")
+}
+
+pub(super) fn storage_is_fixed() -> Rule {
+    Rule::new("self == oldSelf").message(
+        "cannot be changed: the volume is made once. Keep the old value, or make a Relay of another name with the new one",
+    )
+}
+
+pub(super) fn storage_size() -> Rule {
+    Rule::new("self.matches('^[1-9][0-9]{0,5}(Mi|Gi|Ti)$')")
+        .message("write a whole number with Mi, Gi or Ti, for example 1Gi")
+}
+
+pub(super) fn ipv4() -> Rule {
+    Rule::new("isIP(self) && ip(self).family() == 4").message("write an IPv4 address, for example 203.0.113.7")
+}
+
+pub(super) fn static_needs_an_address() -> Rule {
+    Rule::new("self.source != 'Static' || has(self.ipv4)").message("source is Static: add ipv4, the address to publish")
+}
+
+pub(super) fn pod_takes_no_address() -> Rule {
+    Rule::new("self.source != 'Pod' || !has(self.ipv4)")
+        .message("source is Pod: remove ipv4, or set source to Static to publish it")
+}
+
+/// True also for what is no rate at all: that is another rule's message.
+fn between(field: &str, min: u64) -> String {
+    let path = format!("self.{field}");
+    let (form, bytes) = (cel_form(&path), cel_bytes(&path));
+    format!("!has({path}) || !{form} || ({bytes} >= {min} && {bytes} <= {RELAY_RATE_MAX})")
+}
+
+pub(super) fn rate_in_range() -> Rule {
+    Rule::new(between("rate", RELAY_RATE_MIN))
+        .field_path(".rate")
+        .message("use 75KiB/s to 2147MB/s: C tor refuses a relay outside of it")
+}
+
+pub(super) fn burst_in_range() -> Rule {
+    Rule::new(between("burst", RELAY_RATE_MIN))
+        .field_path(".burst")
+        .message("use 75KiB/s to 2147MB/s: C tor refuses a relay outside of it")
+}
+
+/// C tor wants at least half of the floor here.
+pub(super) fn max_advertised_in_range() -> Rule {
+    Rule::new(between("maxAdvertised", RELAY_RATE_MIN / 2))
+        .field_path(".maxAdvertised")
+        .message("use 38KiB/s to 2147MB/s: C tor refuses a relay outside of it")
+}
+
+pub(super) fn burst_covers_rate() -> Rule {
+    let (rate, burst) = ("self.rate", "self.burst");
+    Rule::new(format!(
+        "!has({burst}) || !{} || !{} || {} >= {}",
+        cel_form(rate),
+        cel_form(burst),
+        cel_bytes(burst),
+        cel_bytes(rate)
+    ))
+    .field_path(".burst")
+    .message("must not be below rate; raise burst or leave it out")
+}

@@ -1,0 +1,48 @@
+//! What a Relay says of itself. It holds no secret and nothing about the relay's users.
+
+#![allow(unreachable_pub)] // KubeSchema repeats its type inside a function
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::KubeSchema;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// What the operator saw when it last looked.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RelayStatus {
+    /// The generation of the spec that this status speaks of.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub observed_generation: Option<i64>,
+
+    /// `Ready`, `IdentityBound` and `ConfigAccepted`: whether, since when, why, and what to do.
+    #[serde(default)]
+    #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
+    pub conditions: Vec<Condition>,
+
+    /// The keys that are this relay. Once set they never change: if the Secret is lost, the operator starts nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<IdentityStatus>,
+
+    /// The pod that runs the relay, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_name: Option<String>,
+
+    /// The address that the relay publishes, once it is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+}
+
+/// The public side of a relay's identity.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IdentityStatus {
+    /// SHA-1 of the RSA identity key: 40 hexadecimal digits. Relay lists know the relay by it.
+    pub rsa_fingerprint: String,
+
+    /// The Ed25519 identity: 43 characters of base64.
+    pub ed25519_id: String,
+
+    /// The Secret with the keys, in the Relay's namespace. Back it up: with it the relay can be brought back anywhere.
+    pub secret_name: String,
+}
