@@ -1,6 +1,17 @@
-//! Real processes on this machine: what the demo and the tests are made of.
+//! End to end: real processes on this machine.
 //!
-//! `image` makes container images of our programs; `tornet` runs a private network of C tor.
+//! A real Kubernetes in network namespaces of its own, a private Tor network of C tor beside it, the images that
+//! both need, and the stories told on them. Everything here needs root and works on this machine only; nothing
+//! leaves loopback and the addresses of RFC 2544 (198.18.0.0/15), which are routed nowhere.
 
+pub mod cgroup;
+pub mod cluster;
+pub mod command;
 pub mod image;
+pub mod machine;
+pub mod process;
+pub mod programs;
+pub mod say;
+pub mod snapshot;
+pub mod state;
 pub mod tornet;

@@ -1,26 +1,83 @@
-//! End to end: real processes on this machine.
+//! The command line over the crate `e2e`.
 
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
 use clap::{Parser, Subcommand};
+use e2e::{cluster, image, programs, say, snapshot, tornet};
 
-/// Real processes on this machine: a cluster, a private Tor network, images, and what is shown on them.
+/// Real processes on this machine: a cluster, a private Tor network, and the stories told on them.
 #[derive(Parser)]
 #[command(name = "e2e", version)]
 struct Arguments {
     #[command(subcommand)]
-    command: Command,
+    what: What,
 }
 
 #[derive(Subcommand)]
-enum Command {
-    /// Container images without a registry
-    Image(e2e::image::cli::Arguments),
-    /// A private Tor network of C tor
-    Tornet(e2e::tornet::cli::Arguments),
+enum What {
+    /// Build Kubernetes' own programs (once per machine and version) and print their folder.
+    Programs,
+    /// A real Kubernetes in network namespaces of its own.
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
+    /// Container images without a registry.
+    Image(image::cli::Arguments),
+    /// A private Tor network of C tor.
+    Tornet(tornet::cli::Arguments),
+    /// Everything of this machine that a run of ours could leave behind, one line each.
+    Snapshot,
 }
 
-fn main() -> anyhow::Result<()> {
-    match Arguments::parse().command {
-        Command::Image(arguments) => e2e::image::cli::run(arguments),
-        Command::Tornet(arguments) => e2e::tornet::cli::run(arguments),
+#[derive(Subcommand)]
+enum ClusterCommand {
+    /// Start it, or use the one that is up; what a killed run left half done is cleared away first.
+    Up {
+        /// Nodes, each a network namespace of its own.
+        #[arg(long, default_value_t = 1)]
+        nodes: u8,
+    },
+    /// Stop it and remove everything of it.
+    Down,
+    /// Bring OCI archives into the containerd of every node.
+    Import {
+        /// Archives as `docker save` or the image builder write them.
+        #[arg(required = true)]
+        archives: Vec<PathBuf>,
+    },
+    /// Print the path of the running cluster's kubeconfig.
+    Kubeconfig,
+}
+
+fn main() -> ExitCode {
+    // The clock of the progress lines starts here.
+    say::elapsed();
+    match run(Arguments::parse().what) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            say::step(format!("FAILED: {error:#}"));
+            ExitCode::FAILURE
+        }
     }
+}
+
+fn run(what: What) -> Result<()> {
+    match what {
+        What::Programs => say::plain(programs::ready()?.display().to_string()),
+        What::Cluster(ClusterCommand::Up { nodes }) => {
+            let cluster = cluster::up(nodes)?;
+            say::plain(cluster.kubectl(["get", "nodes", "-o", "wide"])?);
+            say::plain(format!("export KUBECONFIG={}", cluster.kubeconfig().display()));
+        }
+        What::Cluster(ClusterCommand::Down) => cluster::down()?,
+        What::Cluster(ClusterCommand::Import { archives }) => cluster::running()?.import(&archives)?,
+        What::Cluster(ClusterCommand::Kubeconfig) => {
+            say::plain(cluster::running()?.kubeconfig().display().to_string());
+        }
+        What::Image(arguments) => image::cli::run(arguments)?,
+        What::Tornet(arguments) => tornet::cli::run(arguments)?,
+        What::Snapshot => say::plain(snapshot::take()?.to_string()),
+    }
+    Ok(())
 }

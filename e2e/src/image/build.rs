@@ -34,25 +34,46 @@ pub fn build_static(workspace: &Path) -> anyhow::Result<Programs> {
     build_static_into(&workspace, &workspace.join(target).join("static"))
 }
 
+/// Builds `pause` alone as [`build_static`] does: what a cluster needs before it can run any pod.
+///
+/// # Errors
+/// As [`build_static`].
+pub fn build_pause(workspace: &Path) -> anyhow::Result<PathBuf> {
+    let workspace = workspace
+        .canonicalize()
+        .with_context(|| format!("no workspace at {}", workspace.display()))?;
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    let folder = build_packages(&workspace, &workspace.join(target).join("static"), &["pause"])?;
+    ensure_static(&folder.join("pause"))?;
+    Ok(folder.join("pause"))
+}
+
 /// As [`build_static`], with a target folder of the caller's choice.
 ///
 /// # Errors
 /// As [`build_static`].
 pub(crate) fn build_static_into(workspace: &Path, target: &Path) -> anyhow::Result<Programs> {
+    let folder = build_packages(workspace, target, &["relay-node", "operator-controller", "pause"])?;
+    let programs = Programs {
+        relay: folder.join("relay"),
+        operator: folder.join("operator"),
+        pause: folder.join("pause"),
+    };
+    for program in [&programs.relay, &programs.operator, &programs.pause] {
+        ensure_static(program)?;
+    }
+    Ok(programs)
+}
+
+/// Builds the programs of these packages and gives the folder in which they lie.
+fn build_packages(workspace: &Path, target: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
     let toolchain = Toolchain::ask(workspace)?;
     let mut build = Command::new(cargo());
     build
         .current_dir(workspace)
         .args(["build", "--release", "--locked", "--target", &toolchain.host])
-        .args([
-            "--package",
-            "relay-node",
-            "--package",
-            "operator-controller",
-            "--package",
-            "pause",
-            "--bins",
-        ])
+        .args(packages.iter().flat_map(|package| ["--package", package]))
+        .arg("--bins")
         .arg("--target-dir")
         .arg(target)
         .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(workspace, &toolchain, target))
@@ -70,16 +91,7 @@ pub(crate) fn build_static_into(workspace: &Path, target: &Path) -> anyhow::Resu
         "cargo could not build the static programs ({status}); its messages stand above"
     );
 
-    let folder = target.join(&toolchain.host).join("release");
-    let programs = Programs {
-        relay: folder.join("relay"),
-        operator: folder.join("operator"),
-        pause: folder.join("pause"),
-    };
-    for program in [&programs.relay, &programs.operator, &programs.pause] {
-        ensure_static(program)?;
-    }
-    Ok(programs)
+    Ok(target.join(&toolchain.host).join("release"))
 }
 
 /// Refuses a program that would not start in an image without libraries.

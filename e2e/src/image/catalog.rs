@@ -89,6 +89,20 @@ pub fn make(kinds: &[Kind], programs: &Programs, folder: &Path, tag: &str) -> an
         .collect()
 }
 
+/// Writes the archives of the two images that a cluster needs before it can run any pod.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_pause_and_busybox(pause: &Path, folder: &Path, tag: &str) -> anyhow::Result<Vec<Made>> {
+    std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
+    let images = [
+        (Kind::Pause, ours(Kind::Pause, pause, tag)?),
+        (Kind::Busybox, busybox(tag)?),
+    ];
+    let write = |(kind, image): (Kind, Image)| image.write(&folder.join(format!("{}.tar", kind.word())));
+    images.into_iter().map(write).collect()
+}
+
 /// One static program and nothing else.
 pub(crate) fn ours(kind: Kind, program: &Path, tag: &str) -> anyhow::Result<Image> {
     ensure_static(program)?;

@@ -15,8 +15,8 @@ pub mod layer;
 mod reproduce;
 
 pub use archive::{Image, Made};
-pub use build::{Programs, build_static};
-pub use catalog::{Kind, make, make_all};
+pub use build::{Programs, build_pause, build_static};
+pub use catalog::{Kind, make, make_all, make_pause_and_busybox};
 pub use reproduce::reproduce;
 
 /// The version that our own images carry as their tag.
