@@ -8,10 +8,12 @@ mod dice;
 pub mod ed25519_key;
 pub mod fingerprint;
 pub mod key_file;
+pub mod link_certs;
 pub mod nickname;
 pub mod object_block;
 pub mod onion_key;
 pub mod rsa_key;
+pub mod x509;
 
 #[cfg(test)]
 pub(crate) fn test_dice(seed: u64) -> rand_chacha::ChaCha8Rng {

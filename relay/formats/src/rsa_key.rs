@@ -145,7 +145,7 @@ impl RsaPublic {
         Self::from_der(&object_block::decode(PUBLIC_LABEL, text)?)
     }
 
-    fn from_key(key: RsaPublicKey) -> Result<Self, RsaKeyError> {
+    pub(crate) fn from_key(key: RsaPublicKey) -> Result<Self, RsaKeyError> {
         let bits = key.n().bits();
         if bits != RSA_BITS || *key.e() != RSA_EXPONENT.into() {
             return Err(RsaKeyError::Size(bits));
