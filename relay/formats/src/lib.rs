@@ -6,6 +6,7 @@
 pub mod cert;
 mod dice;
 pub mod ed25519_key;
+pub mod exit_policy;
 pub mod fingerprint;
 pub mod key_file;
 pub mod link_certs;
