@@ -1,0 +1,61 @@
+//! What other threads may tell a shard.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use mio::{Poll, Token, Waker};
+use relay_engine::door::{OnionAnswer, Ticket};
+use relay_engine::network::NetworkView;
+use relay_engine::settings::Settings;
+
+use crate::link_keys::LinkKeys;
+
+/// News from other threads.
+pub enum Order {
+    /// After a reload or a key rotation.
+    Settings(Arc<Settings>),
+    /// A newer consensus.
+    Network(Arc<NetworkView>),
+    /// New links use these.
+    LinkKeys(Arc<LinkKeys>),
+    /// Work of the crypto pool.
+    OnionAnswered {
+        /// Its ticket.
+        ticket: Ticket,
+        /// `None` refuses the handshake.
+        answer: Option<OnionAnswer>,
+    },
+    /// Stop listening, refuse new circuits, say when none is open.
+    Retire,
+    /// End the thread.
+    Stop,
+}
+
+/// A shard's letter box. Not bounded by itself: answers are bounded by the crypto pool's queue, and all other orders
+/// come from one supervisor at human speed.
+#[derive(Clone)]
+pub struct Mailbox {
+    letters: Sender<Order>,
+    waker: Arc<Waker>,
+}
+
+impl Mailbox {
+    /// A mailbox whose post wakes `poll` with `token`.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn new(poll: &Poll, token: Token) -> std::io::Result<(Self, Receiver<Order>)> {
+        let (letters, inbox) = channel();
+        let waker = Arc::new(Waker::new(poll.registry(), token)?);
+        Ok((Self { letters, waker }, inbox))
+    }
+
+    /// Leaves an order. A shard that has ended gets no post, and nobody minds.
+    pub fn post(&self, order: Order) {
+        if self.letters.send(order).is_ok()
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::warn!("Couldn't wake a shard: {error}");
+        }
+    }
+}
