@@ -7,6 +7,8 @@
 mod exporter;
 mod profile;
 mod session;
+#[cfg(test)]
+mod tests;
 
 pub use profile::{LinkCertificate, TlsProfile, client_name};
 pub use session::{Progress, Session, TlsError};

@@ -6,14 +6,14 @@ use rand::RngExt;
 use rand::seq::IndexedRandom;
 use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{WebPkiSupportedAlgorithms, aws_lc_rs};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::NoServerSessionStorage;
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
-use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, DigitallySignedStruct, Error, ServerConfig, SignatureScheme, SupportedProtocolVersion};
 
 /// Both versions that tor 0.4.9 speaks.
-const VERSIONS: [&rustls::SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
+const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS13, &rustls::version::TLS12];
 
 /// The certificate that our server side shows, and its key. C tor closes the link where the key is not RSA.
 pub struct LinkCertificate {
@@ -36,13 +36,25 @@ impl TlsProfile {
     /// # Errors
     /// rustls refuses the key.
     pub fn new(shown: LinkCertificate) -> Result<Self, Error> {
-        let provider = Arc::new(aws_lc_rs::default_provider());
+        Self::with_provider(shown, aws_lc_rs::default_provider())
+    }
+
+    pub(super) fn with_provider(shown: LinkCertificate, provider: CryptoProvider) -> Result<Self, Error> {
+        // rustls refuses a version for which the provider has no suite; only tests leave any out.
+        let offered = |version: &&SupportedProtocolVersion| {
+            provider
+                .cipher_suites
+                .iter()
+                .any(|suite| suite.version().version == version.version)
+        };
+        let versions: Vec<_> = VERSIONS.into_iter().filter(offered).collect();
+        let provider = Arc::new(provider);
         let key = provider.key_provider.load_private_key(shown.key_der)?;
         let chain = vec![CertificateDer::from(shown.certificate_der)];
         let resolver = Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)));
 
         let mut server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&VERSIONS)?
+            .with_protocol_versions(&versions)?
             .with_no_client_auth()
             .with_cert_resolver(resolver);
         server.session_storage = Arc::new(NoServerSessionStorage {});
@@ -53,7 +65,7 @@ impl TlsProfile {
             algorithms: provider.signature_verification_algorithms,
         });
         let mut client = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&VERSIONS)?
+            .with_protocol_versions(&versions)?
             .dangerous()
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
