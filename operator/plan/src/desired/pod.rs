@@ -1,0 +1,231 @@
+//! The pod: bare, one for each identity, made by `create` alone so that its name is the first lock.
+//!
+//! An init container of our relay's image copies the identity keys from the Secret into the volume and refuses if others
+//! lie there; then the engine runs. It is the only container that sees the Secret.
+
+use k8s_openapi::api::core::v1::{
+    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, KeyToPath,
+    ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe, SeccompProfile,
+    SecretVolumeSource, SecurityContext, TCPSocketAction, Volume, VolumeMount,
+};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use kube::ResourceExt as _;
+use operator_api::{Relay, names};
+use relay_formats::key_file;
+use sha2::{Digest as _, Sha256};
+
+use super::torrc::{SHUTDOWN_WAIT_SECONDS, TORRC_KEY, torrc_text};
+use super::{labels, owned};
+use crate::settings::{Settings, pull_policy_text};
+use crate::validate::Accepted;
+
+/// The volume's root belongs to whom the storage driver likes; the relay makes its own directory in it, mode 0700.
+pub const DATA_DIRECTORY: &str = "/var/lib/relayfleet/data";
+/// Name of the ORPort in pod and Service.
+pub const OR_PORT_NAME: &str = "or";
+/// The container that runs the engine.
+pub const RELAY_CONTAINER: &str = "relay";
+/// The init container that puts the keys in place.
+pub const KEYS_CONTAINER: &str = "keys";
+
+const VOLUME_ROOT: &str = "/var/lib/relayfleet";
+const IDENTITY_DIR: &str = "/etc/relayfleet/identity";
+const CONFIG_DIR: &str = "/etc/relayfleet/config";
+/// Any id from 10000 up, so that it is nobody on the node; our images say the same.
+const RELAY_UID: i64 = 10_001;
+/// Beyond the relay's own wait, for what it does before and after.
+const GRACE_SECONDS: i64 = SHUTDOWN_WAIT_SECONDS + 15;
+
+/// The pod, with the hash of all that it was made from.
+#[must_use]
+pub fn pod(relay: &Relay, accepted: &Accepted, settings: &Settings) -> Pod {
+    let spec = pod_spec(relay, accepted, settings);
+    let mut metadata = owned(relay, relay.name_any());
+    metadata.labels = Some(labels(relay));
+    metadata.annotations = Some(
+        [(
+            names::ANNOTATION_POD_HASH.to_owned(),
+            hash(&spec, &torrc_text(relay, accepted)),
+        )]
+        .into(),
+    );
+    Pod {
+        metadata,
+        spec: Some(spec),
+        ..Default::default()
+    }
+}
+
+/// A pod cannot be changed, and a relay reads its torrc when it starts: both ask for another pod.
+fn hash(spec: &PodSpec, torrc: &str) -> String {
+    let mut digest = Sha256::new();
+    digest.update(serde_json::to_vec(spec).unwrap_or_default()); // a PodSpec of ours always has a JSON form
+    digest.update(torrc);
+    hex::encode(digest.finalize())
+}
+
+fn pod_spec(relay: &Relay, accepted: &Accepted, settings: &Settings) -> PodSpec {
+    let name = relay.name_any();
+    PodSpec {
+        init_containers: Some(vec![keys_container(settings)]),
+        containers: vec![relay_container(relay, accepted, settings)],
+        volumes: Some(vec![
+            Volume {
+                name: "data".to_owned(),
+                persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                    claim_name: names::data_claim(&name),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
+            identity_volume(&name),
+            Volume {
+                name: "config".to_owned(),
+                config_map: Some(ConfigMapVolumeSource {
+                    name: names::torrc_config_map(&name),
+                    items: Some(vec![item(TORRC_KEY)]),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            },
+        ]),
+        restart_policy: Some("Always".to_owned()),
+        termination_grace_period_seconds: Some(GRACE_SECONDS),
+        automount_service_account_token: Some(false),
+        enable_service_links: Some(false),
+        security_context: Some(PodSecurityContext {
+            run_as_non_root: Some(true),
+            run_as_user: Some(RELAY_UID),
+            run_as_group: Some(RELAY_UID),
+            fs_group: Some(RELAY_UID),
+            fs_group_change_policy: Some("OnRootMismatch".to_owned()),
+            seccomp_profile: Some(SeccompProfile {
+                type_: "RuntimeDefault".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn identity_volume(relay: &str) -> Volume {
+    Volume {
+        name: "identity".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(names::identity_secret(relay)),
+            items: Some(
+                [key_file::RSA_IDENTITY, key_file::MASTER_SECRET, key_file::MASTER_PUBLIC]
+                    .map(item)
+                    .into(),
+            ),
+            default_mode: Some(0o440), // root's, and readable by the pod's own group
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn item(name: &str) -> KeyToPath {
+    KeyToPath {
+        key: name.to_owned(),
+        path: name.to_owned(),
+        mode: None,
+    }
+}
+
+fn keys_container(settings: &Settings) -> Container {
+    Container {
+        name: KEYS_CONTAINER.to_owned(),
+        image: Some(settings.relay_image.clone()),
+        image_pull_policy: settings.pull_policy.map(|policy| pull_policy_text(policy).to_owned()),
+        args: Some(
+            ["--import-keys", IDENTITY_DIR, &format!("{DATA_DIRECTORY}/keys")]
+                .map(str::to_owned)
+                .into(),
+        ),
+        volume_mounts: Some(vec![
+            mount("identity", IDENTITY_DIR, true),
+            mount("data", VOLUME_ROOT, false),
+        ]),
+        security_context: Some(restricted()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Default::default()
+    }
+}
+
+fn relay_container(relay: &Relay, accepted: &Accepted, settings: &Settings) -> Container {
+    let own_address = accepted.address.is_none();
+    let mut args = vec!["-f".to_owned(), format!("{CONFIG_DIR}/{TORRC_KEY}")];
+    if own_address {
+        args.extend(["--Address".to_owned(), "$(POD_IP)".to_owned()]);
+    }
+    let asked = relay.spec.image.as_ref().and_then(|image| image.pull_policy);
+    Container {
+        name: RELAY_CONTAINER.to_owned(),
+        image: Some(accepted.image.clone()),
+        image_pull_policy: asked
+            .or(settings.pull_policy)
+            .map(|policy| pull_policy_text(policy).to_owned()),
+        args: Some(args),
+        env: own_address.then(|| vec![pod_ip()]),
+        ports: Some(vec![ContainerPort {
+            name: Some(OR_PORT_NAME.to_owned()),
+            container_port: i32::from(accepted.or_port),
+            protocol: Some("TCP".to_owned()),
+            ..Default::default()
+        }]),
+        readiness_probe: Some(Probe {
+            tcp_socket: Some(TCPSocketAction {
+                port: IntOrString::String(OR_PORT_NAME.to_owned()),
+                host: None,
+            }),
+            period_seconds: Some(5),
+            timeout_seconds: Some(3),
+            ..Default::default()
+        }),
+        volume_mounts: Some(vec![
+            mount("data", VOLUME_ROOT, false),
+            mount("config", CONFIG_DIR, true),
+        ]),
+        security_context: Some(restricted()),
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
+        ..Default::default()
+    }
+}
+
+fn pod_ip() -> EnvVar {
+    EnvVar {
+        name: "POD_IP".to_owned(),
+        value_from: Some(EnvVarSource {
+            field_ref: Some(ObjectFieldSelector {
+                field_path: "status.podIP".to_owned(),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
+        ..Default::default()
+    }
+}
+
+fn mount(volume: &str, path: &str, read_only: bool) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: read_only.then_some(true),
+        ..Default::default()
+    }
+}
+
+/// What Pod Security `restricted` asks of each container, and a root that cannot be written.
+fn restricted() -> SecurityContext {
+    SecurityContext {
+        allow_privilege_escalation: Some(false),
+        read_only_root_filesystem: Some(true),
+        capabilities: Some(Capabilities {
+            drop: Some(vec!["ALL".to_owned()]),
+            add: None,
+        }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,79 @@
+//! The relay's torrc.
+
+use std::fmt::Write as _;
+
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt as _;
+use operator_api::{Relay, names};
+
+use super::{owned, pod};
+use crate::validate::Accepted;
+
+/// Key in the ConfigMap, and the file's name in the pod.
+pub const TORRC_KEY: &str = "torrc";
+
+/// How long a stopping relay lets its circuits end; the pod's grace period is longer.
+pub const SHUTDOWN_WAIT_SECONDS: i64 = 20;
+
+/// The ConfigMap.
+#[must_use]
+pub fn torrc(relay: &Relay, accepted: &Accepted) -> ConfigMap {
+    ConfigMap {
+        metadata: owned(relay, names::torrc_config_map(&relay.name_any())),
+        data: Some([(TORRC_KEY.to_owned(), torrc_text(relay, accepted))].into()),
+        ..Default::default()
+    }
+}
+
+/// The pod's own address is not known here; the pod's command line says it (`--Address`).
+#[must_use]
+pub fn torrc_text(relay: &Relay, accepted: &Accepted) -> String {
+    let name = format!("{}/{}", relay.namespace().unwrap_or_default(), relay.name_any());
+    let mut text = format!("# Made from Relay {name}. The operator undoes changes made here.\n");
+    let mut line = |option: &str, value: &dyn std::fmt::Display| {
+        let _ = writeln!(text, "{option} {value}"); // a String takes everything
+    };
+    line("Nickname", &accepted.nickname.as_str());
+    line("ContactInfo", &quoted_if_needed(&accepted.contact));
+    line("ORPort", &format_args!("0.0.0.0:{} IPv4Only", accepted.or_port));
+    if let Some(address) = accepted.address {
+        line("Address", &address);
+    }
+    line("SocksPort", &0);
+    line("DataDirectory", &pod::DATA_DIRECTORY);
+    line("Log", &"notice stdout");
+    line("ShutdownWaitLength", &format_args!("{SHUTDOWN_WAIT_SECONDS} seconds"));
+    line("ExitRelay", &0);
+    line("ExitPolicy", &"reject *:*");
+    if let Some(rates) = accepted.bandwidth {
+        line("RelayBandwidthRate", &format_args!("{} bytes", rates.rate));
+        line("RelayBandwidthBurst", &format_args!("{} bytes", rates.burst));
+        if let Some(most) = rates.max_advertised {
+            line("MaxAdvertisedBandwidth", &format_args!("{most} bytes"));
+        }
+    }
+    for shared in &accepted.network {
+        text.push_str(shared);
+        text.push('\n');
+    }
+    text
+}
+
+/// In a torrc `#` begins a comment and a backslash at the end goes on in the next line, unless the value stands in quotes.
+fn quoted_if_needed(value: &str) -> String {
+    if !value.contains(['#', '"', '\\']) {
+        return value.to_owned();
+    }
+    format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contact_with_a_hash_is_no_comment() {
+        assert_eq!(quoted_if_needed("ops #1 \"a\\b\""), r##""ops #1 \"a\\b\"""##);
+        assert_eq!(quoted_if_needed("ops@example.org"), "ops@example.org");
+    }
+}

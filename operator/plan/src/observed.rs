@@ -1,0 +1,87 @@
+//! What was seen in the cluster, at one moment, of one Relay and of everything that bears its name.
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use kube::core::{ObjectMeta, PartialObjectMeta};
+use kube::{Resource, ResourceExt as _};
+use operator_api::{Relay, names};
+
+/// An object whose name we claim.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Seen<T> {
+    /// There is none.
+    Absent,
+    /// One stands there, but not for this Relay: we neither use nor change it.
+    Foreign,
+    /// One of ours, for this Relay.
+    Ours(T),
+}
+
+impl<T> Seen<T> {
+    /// The object if it is ours.
+    pub fn ours(&self) -> Option<&T> {
+        match self {
+            Self::Ours(object) => Some(object),
+            Self::Absent | Self::Foreign => None,
+        }
+    }
+}
+
+impl<T: Resource> Seen<T> {
+    /// Ours is what bears our labels and the Relay's name. The owner's uid is no sign: keys and volume outlive a Relay.
+    pub fn of(found: Option<T>, relay: &Relay) -> Self {
+        match found {
+            None => Self::Absent,
+            Some(object) if is_ours(object.meta(), relay) => Self::Ours(object),
+            Some(_) => Self::Foreign,
+        }
+    }
+}
+
+fn is_ours(meta: &ObjectMeta, relay: &Relay) -> bool {
+    let label = |key: &str| {
+        meta.labels
+            .as_ref()
+            .and_then(|labels| labels.get(key))
+            .map(String::as_str)
+    };
+    label(names::LABEL_MANAGED_BY) == Some(names::MANAGED_BY) && label(names::LABEL_RELAY) == Some(&relay.name_any())
+}
+
+/// The torrc lines of the network that the Relay names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NetworkText {
+    /// The Relay names none: the public network.
+    Public,
+    /// The ConfigMap, or the key in it, is not there.
+    Missing,
+    /// What stands there.
+    Text(String),
+}
+
+/// All facts of one round. The identity is seen without its keys: nothing here is secret.
+#[derive(Debug, Clone)]
+pub struct Observed {
+    /// The Relay itself.
+    pub relay: Relay,
+    /// Lines of its network.
+    pub network: NetworkText,
+    /// The identity Secret's metadata.
+    pub identity: Seen<PartialObjectMeta<Secret>>,
+    /// The ConfigMap with its torrc.
+    pub torrc: Seen<ConfigMap>,
+    /// The claim for its volume.
+    pub claim: Seen<PersistentVolumeClaim>,
+    /// The Service for its ORPort.
+    pub service: Seen<Service>,
+    /// Its pod.
+    pub pod: Seen<Pod>,
+}
+
+/// An annotation's value.
+#[must_use]
+pub fn annotation<'a>(meta: &'a ObjectMeta, key: &str) -> Option<&'a str> {
+    let annotations: Option<&BTreeMap<String, String>> = meta.annotations.as_ref();
+    annotations?.get(key).map(String::as_str)
+}

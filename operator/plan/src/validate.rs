@@ -1,0 +1,145 @@
+//! From what a person wrote to what a torrc can be made of. Past here nobody checks again.
+//!
+//! The API server has refused most errors already; an object that was stored before a rule was made has not been asked.
+
+use std::net::Ipv4Addr;
+
+use operator_api::{AddressSource, Bandwidth, Relay};
+use relay_formats::nickname::{BadNickname, Nickname};
+
+use crate::network::{BadNetwork, network_lines};
+use crate::observed::NetworkText;
+use crate::settings::Settings;
+
+/// A Relay that can be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Accepted {
+    /// The relay's nickname.
+    pub nickname: Nickname,
+    /// One line, without control characters.
+    pub contact: String,
+    /// Where it listens.
+    pub or_port: u16,
+    /// The address to publish; `None` is the pod's own.
+    pub address: Option<Ipv4Addr>,
+    /// As in the spec, in bytes per second.
+    pub bandwidth: Option<Rates>,
+    /// The image that runs it.
+    pub image: String,
+    /// Lines for its torrc that its whole network shares.
+    pub network: Vec<String>,
+}
+
+/// Bytes per second, each within what C tor takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rates {
+    /// RelayBandwidthRate.
+    pub rate: u64,
+    /// RelayBandwidthBurst; not below the rate.
+    pub burst: u64,
+    /// MaxAdvertisedBandwidth.
+    pub max_advertised: Option<u64>,
+}
+
+/// Why a Relay cannot be run as it is written. The text names the field and the remedy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// See [`BadNickname`].
+    #[error("spec.nickname: {0}")]
+    Nickname(#[from] BadNickname),
+    /// Empty, or with control characters.
+    #[error("spec.contact: write one line of text without control characters")]
+    Contact,
+    /// `Static` without an IPv4 address.
+    #[error("spec.address.ipv4: write the IPv4 address to publish, or set spec.address.source to Pod")]
+    Address,
+    /// Burst below rate.
+    #[error("spec.bandwidth.burst: must not be below rate; raise burst or leave it out")]
+    Burst,
+    /// `engine: Tor` and no image for it.
+    #[error(
+        "spec.engine: the operator was started without an image of C tor; set spec.image, or the operator's --tor-image"
+    )]
+    NoTorImage,
+    /// The network's ConfigMap or key is not there.
+    #[error(
+        "spec.network.configMap: ConfigMap {name} with key {key} is not there; make it, or leave spec.network out to join the public network"
+    )]
+    NetworkMissing {
+        /// The ConfigMap's name.
+        name: String,
+        /// The key in it.
+        key: String,
+    },
+    /// It is there, but its lines cannot be used.
+    #[error("spec.network.configMap: in ConfigMap {name}, {reason}")]
+    Network {
+        /// The ConfigMap's name.
+        name: String,
+        /// Which line, and why.
+        reason: BadNetwork,
+    },
+}
+
+/// Takes a Relay and its network's lines as they were found.
+///
+/// # Errors
+/// The first thing that keeps the Relay from being run.
+pub fn validate(relay: &Relay, network: &NetworkText, settings: &Settings) -> Result<Accepted, Refusal> {
+    let spec = &relay.spec;
+    Ok(Accepted {
+        nickname: spec.nickname.parse()?,
+        contact: contact(&spec.contact)?,
+        or_port: spec.or_port,
+        address: address(relay)?,
+        bandwidth: spec.bandwidth.as_ref().map(rates).transpose()?,
+        image: settings.image_for(relay).ok_or(Refusal::NoTorImage)?.to_owned(),
+        network: shared_lines(relay, network)?,
+    })
+}
+
+fn contact(text: &str) -> Result<String, Refusal> {
+    let text = text.trim();
+    let usable = !text.is_empty() && !text.chars().any(char::is_control);
+    usable.then(|| text.to_owned()).ok_or(Refusal::Contact)
+}
+
+fn address(relay: &Relay) -> Result<Option<Ipv4Addr>, Refusal> {
+    match (relay.spec.address.source, &relay.spec.address.ipv4) {
+        (AddressSource::Pod, _) => Ok(None),
+        (AddressSource::Static, Some(text)) => text.parse().map(Some).map_err(|_| Refusal::Address),
+        (AddressSource::Static, None) => Err(Refusal::Address),
+    }
+}
+
+fn rates(bandwidth: &Bandwidth) -> Result<Rates, Refusal> {
+    let rate = bandwidth.rate.bytes_per_second();
+    let burst = bandwidth.burst.as_ref().map_or(rate, |burst| burst.bytes_per_second());
+    if burst < rate {
+        return Err(Refusal::Burst);
+    }
+    let max_advertised = bandwidth.max_advertised.as_ref().map(|most| most.bytes_per_second());
+    Ok(Rates {
+        rate,
+        burst,
+        max_advertised,
+    })
+}
+
+fn shared_lines(relay: &Relay, network: &NetworkText) -> Result<Vec<String>, Refusal> {
+    let Some(source) = relay.spec.network.as_ref().map(|network| &network.config_map) else {
+        return Ok(Vec::new());
+    };
+    match network {
+        NetworkText::Text(text) => network_lines(text)
+            .map(|lines| lines.into_iter().map(str::to_owned).collect())
+            .map_err(|reason| Refusal::Network {
+                name: source.name.clone(),
+                reason,
+            }),
+        NetworkText::Public | NetworkText::Missing => Err(Refusal::NetworkMissing {
+            name: source.name.clone(),
+            key: source.key.clone(),
+        }),
+    }
+}

@@ -1,0 +1,7 @@
+//! The plan, driven round by round in a cluster in memory.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests are tests too
+
+mod life;
+mod objects;
+mod world;

@@ -1,0 +1,132 @@
+//! What the objects say.
+
+use crate::world::World;
+use operator_plan::{NetworkText, Seen};
+use relay_formats::key_file::{self, Ed25519Role};
+use relay_formats::rsa_key::RsaSecret;
+use serde_json::json;
+
+fn torrc(world: &World) -> String {
+    world.seen.torrc.ours().unwrap().data.as_ref().unwrap()["torrc"].clone()
+}
+
+#[test]
+fn the_torrc_says_what_the_spec_says() {
+    let mut world = World::with(json!({
+        "bandwidth": {"rate": "10MiB/s", "burst": "100Mbit/s", "maxAdvertised": "5MB/s"},
+        "orPort": 9443,
+        "address": {"source": "Static", "ipv4": "203.0.113.7"},
+        "network": {"configMap": {"name": "private"}},
+    }));
+    world.seen.network = NetworkText::Text("# shared\nTestingTorNetwork 1\n".into());
+    world.settle();
+    assert_eq!(
+        torrc(&world),
+        "# Made from Relay tor/demo. The operator undoes changes made here.\n\
+         Nickname demo\n\
+         ContactInfo ops@example.org\n\
+         ORPort 0.0.0.0:9443 IPv4Only\n\
+         Address 203.0.113.7\n\
+         SocksPort 0\n\
+         DataDirectory /var/lib/relayfleet/data\n\
+         Log notice stdout\n\
+         ShutdownWaitLength 20 seconds\n\
+         ExitRelay 0\n\
+         ExitPolicy reject *:*\n\
+         RelayBandwidthRate 10485760 bytes\n\
+         RelayBandwidthBurst 12500000 bytes\n\
+         MaxAdvertisedBandwidth 5000000 bytes\n\
+         TestingTorNetwork 1\n"
+    );
+}
+
+#[test]
+fn a_pod_without_an_address_in_the_spec_publishes_its_own() {
+    let mut world = World::plain();
+    world.settle();
+    let spec = world.pod().spec.clone().unwrap();
+    let args = spec.containers[0].args.clone().unwrap();
+    assert_eq!(args, ["-f", "/etc/relayfleet/config/torrc", "--Address", "$(POD_IP)"]);
+    assert!(!torrc(&world).contains("Address"));
+}
+
+#[test]
+fn the_pod_meets_pod_security_restricted() {
+    let mut world = World::plain();
+    world.settle();
+    let spec = world.pod().spec.clone().unwrap();
+    let pod = spec.security_context.unwrap();
+    assert_eq!(pod.run_as_non_root, Some(true));
+    assert!(pod.run_as_user.unwrap() >= 10_000);
+    assert_eq!(pod.seccomp_profile.unwrap().type_, "RuntimeDefault");
+    for container in spec.init_containers.unwrap().into_iter().chain(spec.containers) {
+        let own = container.security_context.unwrap();
+        assert_eq!(own.allow_privilege_escalation, Some(false));
+        assert_eq!(own.read_only_root_filesystem, Some(true));
+        assert_eq!(own.capabilities.unwrap().drop.unwrap(), ["ALL"]);
+    }
+}
+
+#[test]
+fn only_the_init_container_sees_the_secret() {
+    let mut world = World::plain();
+    world.settle();
+    let spec = world.pod().spec.clone().unwrap();
+    let mounts = |container: &k8s_openapi::api::core::v1::Container| -> Vec<String> {
+        container
+            .volume_mounts
+            .iter()
+            .flatten()
+            .map(|mount| mount.name.clone())
+            .collect()
+    };
+    assert!(mounts(&spec.init_containers.unwrap()[0]).contains(&"identity".to_owned()));
+    assert!(!mounts(&spec.containers[0]).contains(&"identity".to_owned()));
+    assert_eq!(spec.automount_service_account_token, Some(false));
+}
+
+#[test]
+fn the_identity_secret_holds_c_tors_files_of_the_fingerprints_it_names() {
+    use rand::SeedableRng as _;
+    let world = World::plain();
+    let mut dice = rand::rngs::ChaCha12Rng::seed_from_u64(7);
+    let secret = operator_plan::desired::identity::new_identity(&world.seen.relay, &mut dice).unwrap();
+    let data = secret.data.unwrap();
+    let rsa = RsaSecret::from_pem(std::str::from_utf8(&data[key_file::RSA_IDENTITY].0).unwrap()).unwrap();
+    let ed25519 = key_file::decode_ed25519_secret(Ed25519Role::Master, &data[key_file::MASTER_SECRET].0).unwrap();
+    let annotations = secret.metadata.annotations.unwrap();
+    assert_eq!(
+        annotations["relayfleet.io/rsa-fingerprint"],
+        rsa.public().identity().to_string()
+    );
+    assert_eq!(annotations["relayfleet.io/ed25519-id"], ed25519.public().to_string());
+    assert_eq!(
+        key_file::decode_master_public(&data[key_file::MASTER_PUBLIC].0).unwrap(),
+        ed25519.public()
+    );
+
+    assert_eq!(secret.immutable, Some(true));
+    assert_eq!(secret.metadata.finalizers.unwrap(), ["relayfleet.io/identity"]);
+    assert_eq!(
+        secret.metadata.owner_references, None,
+        "no garbage collector may take an identity"
+    );
+}
+
+#[test]
+fn keys_and_volume_have_no_owner_and_the_rest_has() {
+    let mut world = World::plain();
+    world.settle();
+    let Seen::Ours(claim) = &world.seen.claim else {
+        panic!("no claim")
+    };
+    assert_eq!(claim.metadata.owner_references, None);
+    assert_eq!(
+        claim.spec.as_ref().unwrap().access_modes.as_ref().unwrap(),
+        &["ReadWriteOncePod"]
+    );
+    let Seen::Ours(service) = &world.seen.service else {
+        panic!("no service")
+    };
+    assert_eq!(service.metadata.owner_references.as_ref().unwrap()[0].uid, "relay-1");
+}
