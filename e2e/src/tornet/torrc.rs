@@ -1,0 +1,177 @@
+//! The torrcs of a network's nodes.
+
+use std::path::Path;
+
+use super::state::{Node, Role, State};
+use super::{CONTROL_PORT, DIR_PORT, METRICS_PORT, OR_PORT, SOCKS_PORT};
+
+/// Between the first votes, in seconds; the phases then are a quarter of it (dir-spec "Voting schedule"; C tor
+/// refuses less).
+pub(crate) const INITIAL_VOTING_SECONDS: u64 = 5;
+
+/// C tor's least interval, in seconds. The network raises it once every relay is listed.
+const VOTING_SECONDS_MIN: u64 = 10;
+
+/// Times at which votes happen: this many seconds after every multiple of the interval.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct VotingOffset(pub(crate) u64);
+
+/// Options of one torrc in order, so that later ones may repeat earlier ones.
+#[derive(Default)]
+struct Torrc(String);
+
+impl Torrc {
+    fn set(&mut self, option: &str, value: impl std::fmt::Display) -> &mut Self {
+        self.0.push_str(&format!("{option} {value}\n"));
+        self
+    }
+}
+
+/// What any relay needs, C tor or not, inside or outside, to take part: no address, port, name or folder in it.
+pub(crate) fn for_strangers(state: &State) -> String {
+    let mut torrc = Torrc::default();
+    torrc.set("TestingTorNetwork", 1).set("AssumeReachable", 1);
+    for line in &state.authorities {
+        torrc.set("DirAuthority", line);
+    }
+    torrc.0
+}
+
+/// The whole torrc of a node. `folder` is the node's own, `empty` an empty file.
+pub(crate) fn of(state: &State, node: &Node, folder: &Path, empty: &Path, offset: VotingOffset) -> String {
+    let mut torrc = Torrc(for_strangers(state));
+    torrc
+        .set("Nickname", &node.name)
+        .set("DataDirectory", folder.join("data").display());
+    // From 127/8 the kernel lets nothing off the machine, whatever an exit policy says.
+    torrc.set("OutboundBindAddress", node.address);
+    torrc.set("Log", format!("notice file {}", folder.join("tor.log").display()));
+    match node.role {
+        Role::Client => client(&mut torrc, node),
+        Role::Relay => relay(&mut torrc, node),
+        Role::Exit => exit(&mut torrc, node, empty),
+        Role::Authority => authority(&mut torrc, state, node, offset),
+    }
+    if node.slot.is_none() {
+        c_tor_only(&mut torrc, state, node);
+    }
+    for (_, line) in state
+        .spec
+        .torrc
+        .iter()
+        .filter(|(who, _)| who == "*" || *who == node.name)
+    {
+        torrc.0.push_str(&format!("{line}\n"));
+    }
+    torrc.0
+}
+
+/// What a stranger in a slot need not know.
+fn c_tor_only(torrc: &mut Torrc, state: &State, node: &Node) {
+    torrc
+        .set("ControlPort", format!("{}:{CONTROL_PORT}", node.address))
+        .set("CookieAuthentication", 1)
+        .set("LogTimeGranularity", 1)
+        .set("SafeLogging", 0)
+        .set("ProtocolWarnings", 1)
+        .set("AvoidDiskWrites", 1)
+        .set("PathsNeededToBuildCircuits", 0.67)
+        // Ask the authorities, not caches that may not have it yet.
+        .set("FetchDirInfoEarly", 1)
+        .set("FetchDirInfoExtraEarly", 1);
+    if node.role != Role::Client {
+        let (a, b, c, _) = octets(node);
+        torrc
+            .set("MetricsPort", format!("{}:{METRICS_PORT}", node.address))
+            .set(
+                "MetricsPortPolicy",
+                format!("accept {a}.{b}.{c}.0/24,accept 127.0.0.0/8"),
+            );
+    }
+    debug_assert!(!state.authorities.is_empty(), "authorities come before torrcs");
+}
+
+fn octets(node: &Node) -> (u8, u8, u8, u8) {
+    let [a, b, c, d] = node.address.octets();
+    (a, b, c, d)
+}
+
+fn client(torrc: &mut Torrc, node: &Node) {
+    torrc
+        .set("ClientOnly", 1)
+        .set("SocksPort", format!("{}:{SOCKS_PORT}", node.address))
+        // Its default, 127.192.0.0/10, would take streams to a source there for names that it never gave out.
+        .set("VirtualAddrNetworkIPv4", "10.192.0.0/10")
+        // One circuit per stream, and no limits that depend on the machine's load.
+        .set("ConfluxEnabled", 0)
+        .set("LearnCircuitBuildTimeout", 0)
+        .set("CircuitBuildTimeout", 60)
+        .set("MaxCircuitDirtiness", "1 hour")
+        // After six failures tor launches nothing until this is over.
+        .set("NewCircuitPeriod", 1)
+        .set("MaxClientCircuitsPending", 1024)
+        .set("ConnectionPadding", 0)
+        .set("CircuitPadding", 0);
+}
+
+fn relay(torrc: &mut Torrc, node: &Node) {
+    torrc
+        .set("SocksPort", 0)
+        .set("Address", node.address)
+        .set("ORPort", format!("{}:{OR_PORT}", node.address))
+        .set("ContactInfo", format!("{}@tornet.invalid", node.name))
+        .set("ShutdownWaitLength", 0);
+    if node.role != Role::Exit {
+        torrc.set("ExitRelay", 0);
+    }
+}
+
+fn exit(torrc: &mut Torrc, node: &Node, empty: &Path) {
+    relay(torrc, node);
+    torrc
+        .set("ExitRelay", 1)
+        .set("ExitPolicyRejectPrivate", 0)
+        // Microdescriptors summarise policies; only one that accepts nearly everything counts as usable.
+        .set("ExitPolicy", "accept *:*");
+    if node.slot.is_none() {
+        torrc
+            .set("ServerDNSDetectHijacking", 0)
+            .set("ServerDNSAllowBrokenConfig", 1)
+            .set("ServerDNSResolvConfFile", empty.display());
+    }
+}
+
+fn authority(torrc: &mut Torrc, state: &State, node: &Node, VotingOffset(offset): VotingOffset) {
+    relay(torrc, node);
+    let exits: Vec<String> = state
+        .nodes
+        .iter()
+        .filter(|node| node.role == Role::Exit)
+        .map(|node| node.address.to_string())
+        .collect();
+    torrc
+        .set("DirPort", format!("{}:{DIR_PORT}", node.address))
+        .set("AuthoritativeDirectory", 1)
+        .set("V3AuthoritativeDirectory", 1)
+        .set("AuthDirTestReachability", 0)
+        .set("TestingDirAuthVoteGuard", "*")
+        .set("TestingDirAuthVoteHSDir", "*")
+        .set("TestingDirAuthVoteExit", exits.join(","))
+        .set("TestingMinExitFlagThreshold", 0)
+        // Fast and Stable for everybody: self-measured bandwidth and uptime are noise here, and guards need both.
+        .set("AuthDirFastGuarantee", "1 byte")
+        .set("AuthDirVoteStableGuaranteeMinUptime", 0)
+        .set("AuthDirVoteStableGuaranteeMTBF", 0)
+        .set("TestingV3AuthInitialVotingInterval", INITIAL_VOTING_SECONDS)
+        .set("TestingV3AuthInitialVoteDelay", 2)
+        .set("TestingV3AuthInitialDistDelay", 2)
+        .set("TestingV3AuthVotingStartOffset", offset)
+        .set("V3AuthVotingInterval", VOTING_SECONDS_MIN)
+        .set("V3AuthVoteDelay", 2)
+        .set("V3AuthDistDelay", 2)
+        // A busy machine may miss a vote or two.
+        .set("V3AuthNIntervalsValid", 12);
+    if !state.spec.parameters.is_empty() {
+        torrc.set("ConsensusParams", state.spec.parameters.join(" "));
+    }
+}
