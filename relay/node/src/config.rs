@@ -4,6 +4,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::directory::authority::Authority;
+
 /// The relay's configuration. Immutable; a reload makes a new one.
 #[derive(Debug, Clone)]
 pub struct Config {
@@ -31,4 +33,16 @@ pub struct Config {
     pub assume_reachable: bool,
     /// torrc `ExtendAllowPrivateAddresses`.
     pub extend_allow_private_addresses: bool,
+    /// torrc `DirAuthority`, one each (`Authority` reads a line's value). Never empty: the public network's authorities
+    /// are not built in yet, so a torrc without any is refused.
+    pub authorities: Vec<Authority>,
+    /// torrc `PublishServerDescriptor`: whether we tell the authorities about ourselves.
+    pub publish_server_descriptor: bool,
+    /// Bytes a second that the descriptor promises: the smaller of `RelayBandwidthRate` (or `BandwidthRate`) and
+    /// `MaxAdvertisedBandwidth`.
+    pub bandwidth_rate_bytes: u64,
+    /// torrc `RelayBandwidthBurst`, or `BandwidthBurst`.
+    pub bandwidth_burst_bytes: u64,
+    /// torrc `MyFamily`.
+    pub my_family: Vec<relay_formats::fingerprint::RsaIdentity>,
 }

@@ -7,5 +7,6 @@ pub mod directory;
 pub mod keys;
 pub mod link;
 pub mod link_keys;
+pub mod netdoc;
 pub mod shards;
 pub mod tls;

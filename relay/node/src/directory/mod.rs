@@ -2,6 +2,16 @@
 //!
 //! Runs on a small runtime of its own; gives the engine what it needs through a `watch` channel.
 
+pub mod authority;
+pub mod cache;
+pub mod fetch;
+pub mod http;
+pub mod inflate;
+pub mod schedule;
+#[cfg(test)]
+mod test_server;
+pub mod view;
+
 use std::sync::Arc;
 
 use relay_engine::door::Report;

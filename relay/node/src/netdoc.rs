@@ -1,0 +1,297 @@
+//! The one door to Arti's leaf crates: parses and verifies the documents of the directory system.
+//!
+//! Nothing else in the workspace names a type of theirs, because they change with every monthly release. What comes out
+//! is of our own types, and it has been verified: an [`AuthorityCertificate`] or a [`Consensus`] exists only after its
+//! signatures held.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::SystemTime;
+
+use relay_engine::network::Parameters;
+use relay_formats::fingerprint::{Ed25519Identity, RsaIdentity};
+use tor_checkable::{ExternallySigned as _, SelfSigned as _, TimeBound as _};
+use tor_llcrypto::pk::rsa;
+use tor_netdoc::AllowAnnotations;
+use tor_netdoc::doc::authcert::AuthCert;
+use tor_netdoc::doc::microdesc::MicrodescReader;
+use tor_netdoc::doc::netstatus::{MdConsensus, UncheckedMdConsensus};
+use tor_netdoc::doc::routerdesc::RouterDesc;
+use tor_netdoc::types::relay_flags::RelayFlag;
+use tor_protover::Protocols;
+
+use crate::directory::schedule::Lifetime;
+
+/// Why a document is refused. The text may hold parts of the document's structure, never of its content.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadDocument {
+    /// Its text does not follow dir-spec.
+    #[error("it cannot be parsed: {0}")]
+    Parse(String),
+    /// A signature is wrong, or too few authorities that we trust have signed.
+    #[error("it is not signed as it should be: {0}")]
+    Signature(String),
+    /// Good, but not now.
+    #[error("{0}")]
+    NotTimely(String),
+    /// Some signing keys have no certificate here yet: those of [`ConsensusUnverified::missing_certificates`].
+    #[error("certificates of signing keys are missing")]
+    CertificatesMissing,
+}
+
+fn rsa_identity(theirs: &rsa::RsaIdentity) -> RsaIdentity {
+    RsaIdentity(theirs.to_bytes())
+}
+
+/// Names a certificate: an authority's identity and one of its signing keys (both SHA-1 fingerprints).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CertificateId {
+    /// The v3 identity.
+    pub identity: RsaIdentity,
+    /// The signing key.
+    pub signing_key: RsaIdentity,
+}
+
+/// A key certificate of an authority that we trust; its signatures hold.
+#[derive(Clone)]
+pub struct AuthorityCertificate {
+    inner: AuthCert,
+    /// Which one it is.
+    pub id: CertificateId,
+    /// Not to be used after.
+    pub expires: SystemTime,
+    /// As it was received, for the cache.
+    pub text: String,
+}
+
+/// Certificates in `text` of the authorities in `trusted` that are good at `now`; everything else in it is passed over,
+/// because one bad certificate must not keep us from the others (dir-spec, "Downloading certificates from caches").
+pub fn authority_certificates(text: &str, trusted: &[RsaIdentity], now: SystemTime) -> Vec<AuthorityCertificate> {
+    let Ok(parsed) = AuthCert::parse_multiple(text) else {
+        return Vec::new();
+    };
+    let good = parsed.filter_map(|certificate| {
+        let unchecked = certificate.ok()?;
+        let text = unchecked.within(text)?.to_owned();
+        let inner = unchecked.check_signature().ok()?.if_valid_at(&now).ok()?;
+        let ids = inner.key_ids();
+        let id = CertificateId {
+            identity: rsa_identity(&ids.id_fingerprint),
+            signing_key: rsa_identity(&ids.sk_fingerprint),
+        };
+        let expires = inner.expires();
+        trusted.contains(&id.identity).then_some(AuthorityCertificate {
+            inner,
+            id,
+            expires,
+            text,
+        })
+    });
+    good.collect()
+}
+
+/// SHA-256 of a microdescriptor.
+pub type MicrodescriptorDigest = [u8; 32];
+
+/// One relay as a verified consensus lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedRelay {
+    /// Its RSA identity.
+    pub rsa_identity: RsaIdentity,
+    /// Its ORPorts: IPv4 first.
+    pub addresses: Vec<SocketAddr>,
+    /// Which microdescriptor goes with it.
+    pub microdescriptor: MicrodescriptorDigest,
+    /// Flag `Running`.
+    pub running: bool,
+    /// Flag `StaleDesc`: its descriptor is older than 18 hours.
+    pub stale_descriptor: bool,
+}
+
+/// A consensus, microdescriptor flavour: signed by a majority of the authorities that we trust, and timely when verified.
+#[derive(Debug, Clone)]
+pub struct Consensus {
+    /// Its three times.
+    pub lifetime: Lifetime,
+    /// The `params` line.
+    pub parameters: Parameters,
+    /// The relays, each once.
+    pub relays: Vec<ListedRelay>,
+    relay_protocols: tor_netdoc::doc::netstatus::ProtoStatus,
+}
+
+/// A consensus as somebody sent it. Says nothing about the network before [`ConsensusUnverified::verify`].
+pub struct ConsensusUnverified {
+    inner: UncheckedMdConsensus,
+}
+
+impl ConsensusUnverified {
+    /// Parses the microdescriptor flavour.
+    pub fn parse(text: &str) -> Result<Self, BadDocument> {
+        let (_, _, inner) = MdConsensus::parse(text).map_err(|e| BadDocument::Parse(e.to_string()))?;
+        Ok(Self { inner })
+    }
+
+    /// When it claims to be valid; to be believed only after [`Self::verify`].
+    pub fn claimed_lifetime(&self) -> Lifetime {
+        lifetime(self.inner.dangerously_peek().peek_lifetime())
+    }
+
+    /// Signing keys of `trusted` authorities whose certificates are not in `certificates`.
+    pub fn missing_certificates(
+        &self,
+        trusted: &[RsaIdentity],
+        certificates: &[AuthorityCertificate],
+    ) -> Vec<CertificateId> {
+        let signers = self
+            .inner
+            .dangerously_peek()
+            .signing_cert_ids()
+            .map(|ids| CertificateId {
+                identity: rsa_identity(&ids.id_fingerprint),
+                signing_key: rsa_identity(&ids.sk_fingerprint),
+            });
+        let have = |wanted: &CertificateId| certificates.iter().any(|one| one.id == *wanted);
+        let mut missing: Vec<_> = signers
+            .filter(|signer| trusted.contains(&signer.identity) && !have(signer))
+            .collect();
+        missing.sort();
+        missing.dedup();
+        missing
+    }
+
+    /// Checks the validity times and that more than half of `trusted` have signed (dir-spec, "Clients: downloading
+    /// network-status documents"). Signatures of strangers and of unknown algorithms count for nothing.
+    pub fn verify(
+        self,
+        trusted: &[RsaIdentity],
+        certificates: &[AuthorityCertificate],
+        now: SystemTime,
+    ) -> Result<Consensus, BadDocument> {
+        let theirs: Vec<_> = trusted
+            .iter()
+            .map(|identity| rsa::RsaIdentity::from(identity.0))
+            .collect();
+        let of_the_trusted = certificates
+            .iter()
+            .filter(|one| trusted.contains(&one.id.identity) && one.expires >= now);
+        let keys: Vec<AuthCert> = of_the_trusted.map(|one| one.inner.clone()).collect();
+
+        let unsigned = self
+            .inner
+            .if_valid_at(&now)
+            .map_err(|e| BadDocument::NotTimely(e.to_string()))?;
+        let unsigned = unsigned.set_n_authorities(trusted.len());
+        if !unsigned.authorities_are_correct(&theirs.iter().collect::<Vec<_>>()) {
+            return Err(BadDocument::Signature(
+                "fewer than half of the authorities have signed it".into(),
+            ));
+        }
+        if unsigned.key_is_correct(&keys).is_err() {
+            return Err(BadDocument::CertificatesMissing);
+        }
+        let inner = unsigned
+            .check_signature(&keys)
+            .map_err(|e| BadDocument::Signature(e.to_string()))?;
+        Ok(compile(&inner))
+    }
+}
+
+fn lifetime(theirs: &tor_netdoc::doc::netstatus::Lifetime) -> Lifetime {
+    Lifetime {
+        valid_after: theirs.valid_after(),
+        fresh_until: theirs.fresh_until(),
+        valid_until: theirs.valid_until(),
+    }
+}
+
+fn compile(theirs: &MdConsensus) -> Consensus {
+    let parameters: BTreeMap<String, i32> = theirs
+        .params()
+        .iter()
+        .map(|(name, value)| (name.clone(), *value))
+        .collect();
+    let relays = theirs.relays().iter().map(|relay| ListedRelay {
+        rsa_identity: rsa_identity(relay.rsa_identity()),
+        addresses: relay.addrs().collect(),
+        microdescriptor: *relay.md_digest(),
+        running: relay.flags().contains(RelayFlag::Running),
+        stale_descriptor: relay.flags().contains(RelayFlag::StaleDesc),
+    });
+    Consensus {
+        lifetime: lifetime(theirs.lifetime()),
+        parameters: Parameters(parameters),
+        relays: relays.collect(),
+        relay_protocols: theirs.relay_protocol_status().clone(),
+    }
+}
+
+/// Subprotocols that the consensus asks of relays and that `ours` (a `proto` line's value) lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MissingProtocols {
+    /// Lacking from `required-relay-protocols`, as a `proto` line's value; empty: none.
+    pub required: String,
+    /// Lacking from `recommended-relay-protocols`.
+    pub recommended: String,
+}
+
+impl Consensus {
+    /// Compares the lists of the consensus with `ours`. An error means that `ours` is no list of subprotocols.
+    pub fn missing_protocols(&self, ours: &str) -> Result<MissingProtocols, BadDocument> {
+        let ours: Protocols = ours
+            .parse()
+            .map_err(|_| BadDocument::Parse("not a list of subprotocols".into()))?;
+        let lacking = |wanted: &Protocols| wanted.difference(&ours).to_string();
+        Ok(MissingProtocols {
+            required: lacking(self.relay_protocols.required_protocols()),
+            recommended: lacking(self.relay_protocols.recommended_protocols()),
+        })
+    }
+}
+
+/// What a microdescriptor tells that a relay needs to know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Microdescriptor {
+    /// SHA-256 of its text; the consensus names it so.
+    pub digest: MicrodescriptorDigest,
+    /// The Ed25519 identity.
+    pub ed25519_identity: Ed25519Identity,
+    /// As it was received, without annotations, for the cache.
+    pub text: String,
+}
+
+/// The microdescriptors in `text`, with or without `@last-listed` annotations; what does not parse is passed over.
+pub fn microdescriptors(text: &str) -> Vec<Microdescriptor> {
+    let Ok(reader) = MicrodescReader::new(text, &AllowAnnotations::AnnotationsAllowed) else {
+        return Vec::new();
+    };
+    let good = reader.filter_map(|one| {
+        let one = one.ok()?;
+        let with_annotations = one.within(text)?;
+        let begin = with_annotations.find("onion-key").unwrap_or(0);
+        Some(Microdescriptor {
+            digest: *one.md().digest(),
+            ed25519_identity: Ed25519Identity(one.md().ed25519_id().as_bytes().try_into().ok()?),
+            text: with_annotations.get(begin..)?.to_owned(),
+        })
+    });
+    good.collect()
+}
+
+/// Reads our own descriptor as a stranger would, before any authority does: syntax, certificates, both signatures, times.
+pub fn check_own_descriptor(text: &str, identity: RsaIdentity, now: SystemTime) -> Result<(), BadDocument> {
+    let parsed = RouterDesc::parse(text).map_err(|e| BadDocument::Parse(e.to_string()))?;
+    let signed = parsed
+        .check_signature()
+        .map_err(|e| BadDocument::Signature(e.to_string()))?;
+    let descriptor = signed
+        .if_valid_at(&now)
+        .map_err(|e| BadDocument::NotTimely(e.to_string()))?;
+    match rsa_identity(&descriptor.rsa_identity()) == identity {
+        true => Ok(()),
+        false => Err(BadDocument::Signature("it names another relay than us".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,203 @@
+//! The documents in `testdata/` were made by C tor 0.4.9.11 in a private network of three authorities.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::directory::authority::Authority;
+
+const CONSENSUS: &str = include_str!("../../testdata/consensus-microdesc.txt");
+const CERTIFICATES: &str = include_str!("../../testdata/certificates.txt");
+const MICRODESCRIPTORS: &str = include_str!("../../testdata/microdescriptors.txt");
+const DESCRIPTOR: &str = include_str!("../../testdata/descriptor.txt");
+
+fn trusted() -> Vec<RsaIdentity> {
+    let lines = include_str!("../../testdata/authorities.txt").lines();
+    lines
+        .map(|line| line.parse::<Authority>().unwrap().v3_identity.unwrap())
+        .collect()
+}
+
+/// A moment at which the consensus is valid: its lines say so.
+fn then() -> SystemTime {
+    ConsensusUnverified::parse(CONSENSUS)
+        .unwrap()
+        .claimed_lifetime()
+        .valid_after
+        + Duration::from_secs(5)
+}
+
+fn certificates() -> Vec<AuthorityCertificate> {
+    authority_certificates(CERTIFICATES, &trusted(), then())
+}
+
+fn verify(text: &str, trusted: &[RsaIdentity], now: SystemTime) -> Result<Consensus, BadDocument> {
+    ConsensusUnverified::parse(text)?.verify(trusted, &certificates(), now)
+}
+
+/// The consensus with only its first `count` signatures.
+fn with_signatures(count: usize) -> String {
+    let parts: Vec<&str> = CONSENSUS.split_inclusive("-----END SIGNATURE-----\n").collect();
+    assert_eq!(parts.len(), 3);
+    parts[..count].concat()
+}
+
+#[test]
+fn a_consensus_that_a_majority_signed_is_believed() {
+    assert_eq!(certificates().len(), 3);
+    let consensus = verify(&with_signatures(2), &trusted(), then()).unwrap();
+
+    assert_eq!(consensus.lifetime.voting_interval(), Duration::from_secs(20));
+    assert_eq!(consensus.relays.len(), 5);
+    assert!(
+        consensus
+            .relays
+            .iter()
+            .all(|relay| relay.running && !relay.stale_descriptor)
+    );
+    assert_eq!(consensus.relays[0].addresses[0].port(), 9001);
+}
+
+#[test]
+fn one_signature_of_three_is_no_majority() {
+    let refused = verify(&with_signatures(1), &trusted(), then());
+    assert!(matches!(refused, Err(BadDocument::Signature(_))), "{refused:?}");
+}
+
+#[test]
+fn a_signature_twice_counts_once() {
+    let (once, twice) = (with_signatures(1), with_signatures(2));
+    let first_signature = once.find("directory-signature").map(|at| &once[at..]).unwrap();
+    let doubled = format!("{once}{first_signature}");
+    assert_ne!(doubled, twice);
+    assert!(verify(&doubled, &trusted(), then()).is_err());
+}
+
+#[test]
+fn signatures_of_strangers_count_for_nothing() {
+    let mut strangers = trusted();
+    strangers[0].0[0] ^= 1;
+    strangers[1].0[0] ^= 1;
+    assert!(matches!(
+        verify(CONSENSUS, &strangers, then()),
+        Err(BadDocument::Signature(_))
+    ));
+    assert_eq!(authority_certificates(CERTIFICATES, &strangers, then()).len(), 1);
+}
+
+#[test]
+fn a_changed_letter_breaks_every_signature() {
+    let forged = CONSENSUS.replacen("\nr e1 ", "\nr e9 ", 1);
+    assert_ne!(forged, CONSENSUS);
+    assert!(matches!(
+        verify(&forged, &trusted(), then()),
+        Err(BadDocument::Signature(_))
+    ));
+}
+
+#[test]
+fn a_consensus_counts_only_while_it_is_valid() {
+    let hour = Duration::from_secs(3600);
+    for when in [then() - hour, then() + hour] {
+        assert!(matches!(
+            verify(CONSENSUS, &trusted(), when),
+            Err(BadDocument::NotTimely(_))
+        ));
+    }
+}
+
+#[test]
+fn without_certificates_it_says_which_ones_to_fetch() {
+    let unverified = ConsensusUnverified::parse(CONSENSUS).unwrap();
+    let missing = unverified.missing_certificates(&trusted(), &[]);
+    let mut named: Vec<_> = missing.iter().map(|id| id.identity).collect();
+    let mut all = trusted();
+    named.sort();
+    all.sort();
+    assert_eq!(named, all);
+    assert!(unverified.missing_certificates(&trusted(), &certificates()).is_empty());
+    assert_eq!(
+        unverified.verify(&trusted(), &[], then()).unwrap_err(),
+        BadDocument::CertificatesMissing
+    );
+}
+
+#[test]
+fn a_damaged_certificate_is_passed_over_and_the_others_serve() {
+    let damaged = CERTIFICATES.replacen("dir-key-published", "dir-key-publ\u{f6}shed", 1);
+    assert_eq!(authority_certificates(&damaged, &trusted(), then()).len(), 2);
+    let expired = then() + Duration::from_secs(5 * 365 * 86_400);
+    assert!(authority_certificates(CERTIFICATES, &trusted(), expired).is_empty());
+}
+
+#[test]
+fn every_listed_relay_finds_its_microdescriptor() {
+    let consensus = verify(CONSENSUS, &trusted(), then()).unwrap();
+    let all = microdescriptors(MICRODESCRIPTORS);
+    assert!(
+        consensus
+            .relays
+            .iter()
+            .all(|relay| all.iter().any(|one| one.digest == relay.microdescriptor))
+    );
+
+    let annotated: String = all
+        .iter()
+        .map(|one| format!("@last-listed 2026-11-22 12:00:00\n{}", one.text))
+        .collect();
+    assert_eq!(microdescriptors(&annotated), all, "C tor's cache file has annotations");
+}
+
+#[test]
+fn required_protocols_that_we_lack_are_named() {
+    let consensus = verify(CONSENSUS, &trusted(), then()).unwrap();
+    let missing =
+        consensus.missing_protocols("Cons=1-2 Desc=1-4 FlowCtrl=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-4");
+    assert_eq!(missing.unwrap().required, "DirCache=2 HSDir=2 HSIntro=4-5 HSRend=2");
+    assert!(consensus.missing_protocols("no list").is_err());
+}
+
+#[test]
+fn a_descriptor_is_checked_for_time_identity_and_signature() {
+    let published = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_328_400);
+    let line = DESCRIPTOR
+        .lines()
+        .find_map(|line| line.strip_prefix("fingerprint "))
+        .unwrap();
+    let identity: RsaIdentity = line.replace(' ', "").parse().unwrap();
+
+    assert_eq!(check_own_descriptor(DESCRIPTOR, identity, published), Ok(()));
+    assert!(check_own_descriptor(DESCRIPTOR, RsaIdentity([0; 20]), published).is_err());
+    let year = Duration::from_secs(365 * 86_400);
+    let late = check_own_descriptor(DESCRIPTOR, identity, published + year);
+    assert!(matches!(late, Err(BadDocument::NotTimely(_))));
+    let forged = DESCRIPTOR.replacen("uptime ", "uptime 9", 1);
+    assert!(matches!(
+        check_own_descriptor(&forged, identity, published),
+        Err(BadDocument::Signature(_))
+    ));
+}
+
+proptest! {
+    #[test]
+    fn a_document_cut_anywhere_is_refused_without_a_panic(at in 0..with_signatures(2).len() - 1) {
+        prop_assert!(verify(&CONSENSUS[..at], &trusted(), then()).is_err());
+        microdescriptors(MICRODESCRIPTORS.get(..at).unwrap_or_default());
+        authority_certificates(CERTIFICATES.get(..at).unwrap_or_default(), &trusted(), then());
+        let descriptor = DESCRIPTOR.get(..at).unwrap_or_default();
+        prop_assert!(check_own_descriptor(descriptor, RsaIdentity([0; 20]), then()).is_err());
+    }
+
+    #[test]
+    fn garbage_anywhere_before_the_signatures_is_refused_without_a_panic(
+        garbage in "\\PC+",
+        at in 0..CONSENSUS.find("directory-signature").unwrap(),
+    ) {
+        let mut text = CONSENSUS.to_owned();
+        text.insert_str(at, &garbage);
+        prop_assert!(verify(&text, &trusted(), then()).is_err());
+        microdescriptors(&garbage);
+        authority_certificates(&garbage, &trusted(), then());
+    }
+}
