@@ -14,6 +14,7 @@ pub mod nickname;
 pub mod object_block;
 pub mod onion_key;
 pub mod rsa_key;
+pub mod torrc;
 pub mod x509;
 
 #[cfg(test)]

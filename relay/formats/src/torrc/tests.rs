@@ -1,0 +1,282 @@
+use super::*;
+
+/// What every torrc here needs.
+const PORT: &str = "ORPort 9001\n";
+
+fn good(text: &str) -> Torrc {
+    Torrc::parse(&format!("{text}\n{PORT}")).unwrap()
+}
+
+fn complaints(text: &str) -> String {
+    Torrc::parse(&format!("{text}\n{PORT}")).unwrap_err().to_string()
+}
+
+fn warnings(torrc: &Torrc) -> Vec<String> {
+    torrc.warnings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn the_least_torrc_is_a_port() {
+    let torrc = good("");
+    assert_eq!(torrc.nickname, Nickname::unnamed());
+    assert_eq!(torrc.shutdown_wait, Duration::from_secs(30));
+    assert_eq!(torrc.signing_key_lifetime, Duration::from_secs(30 * 86_400));
+    assert_eq!(
+        (torrc.bandwidth.bytes_per_second_max, torrc.bandwidth.bytes_burst_max),
+        (1 << 30, 1 << 30)
+    );
+    assert!(torrc.publish_server_descriptor && torrc.dir_cache && !torrc.extend_allow_private_addresses);
+    assert_eq!(torrc.family_ids, FamilyIds::Named(vec![]));
+    assert_eq!(warnings(&torrc), Vec::<String>::new());
+}
+
+#[test]
+fn without_a_port_there_is_no_relay() {
+    for text in ["", "ORPort 0"] {
+        let error = Torrc::parse(text).unwrap_err().to_string();
+        assert!(
+            error.ends_with("ORPort is missing: a relay must have a port for others to connect to"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn all_mistakes_are_told_at_once_each_with_its_place() {
+    let text = "Nicknam a\nNickname my-relay\nBandwidthRate 10 KBytes\n  ExitRelay 1\nSigningKeyLifetime 1 day";
+    assert_eq!(
+        complaints(text),
+        "line 1, column 1: unknown option `Nicknam`; did you mean Nickname?\n\
+         line 2, column 10: Nickname: a nickname has only the letters a to z and A to Z and digits, not '-'\n\
+         line 3, column 15: BandwidthRate: a relay needs at least 76800 bytes a second, found 10240\n\
+         line 4, column 13: ExitRelay 1: exits are not built yet\n\
+         line 5, column 20: SigningKeyLifetime: expected 2 days at least, found `1 day`"
+    );
+}
+
+#[test]
+fn what_is_not_built_is_refused_unless_it_is_off() {
+    for off in [
+        "BridgeRelay 0",
+        "AccountingMax 0",
+        "ControlPort 0",
+        "DirPort 0",
+        "MetricsPort 0",
+        "SocksPort 0",
+        "ExitRelay 0",
+        "ExitRelay auto",
+        "DoSConnectionEnabled auto",
+        "RunAsDaemon 0",
+    ] {
+        assert_eq!(warnings(&good(off)), Vec::<String>::new(), "{off}");
+    }
+    for on in [
+        "BridgeRelay 1",
+        "AccountingMax 1 GB",
+        "ControlPort 9051",
+        "DirPort 9030",
+        "MetricsPort 9035",
+        "SocksPort 9050",
+        "ExitRelay 1",
+        "ExitPolicy accept *:80",
+        "HiddenServiceDir /x",
+        "DoSConnectionEnabled 1",
+        "RunAsDaemon 1",
+        "ServerTransportPlugin obfs4 exec /x",
+        "MaxMemInQueues 1 GB",
+        "ReducedExitPolicy 1",
+    ] {
+        let told = complaints(on);
+        assert!(
+            told.starts_with("line 1, column ") && told.contains("not built") || told.contains("is a relay"),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn what_changes_nothing_is_taken_with_a_warning() {
+    let torrc = good("SafeLogging 0\nAccountingRule max");
+    assert_eq!(
+        warnings(&torrc),
+        [
+            "line 1, column 1: SafeLogging changes nothing: the log has a form of its own and never tells an address \
+             of a client",
+            "line 2, column 1: AccountingRule changes nothing: accounting is not built yet",
+        ]
+    );
+}
+
+#[test]
+fn a_closed_exit_policy_is_taken() {
+    for closed in [
+        "ExitPolicy reject *:*",
+        "ExitPolicy reject *:25, reject *:*",
+        "ExitPolicy reject *:25\nExitRelay 0",
+    ] {
+        assert_eq!(warnings(&good(closed)), Vec::<String>::new(), "{closed}");
+    }
+    let overruled = good("ExitPolicy accept *:*\nExitRelay 0");
+    assert_eq!(
+        warnings(&overruled),
+        ["line 1, column 12: ExitPolicy changes nothing: ExitRelay is 0"]
+    );
+    assert!(complaints("ExitPolicy reject *:25").contains("makes an exit"));
+}
+
+#[test]
+fn the_last_value_wins_and_lists_add_up() {
+    let torrc = good("nickname a\nNICKNAME b");
+    assert_eq!(torrc.nickname.as_str(), "b");
+    assert_eq!(
+        warnings(&torrc),
+        ["line 2, column 1: Nickname stands here again; only the last counts"]
+    );
+    let torrc = good("Log notice stdout\n+Log debug file /x\nORPort [::1]:5");
+    assert_eq!((torrc.logs.len(), torrc.or_ports.len()), (2, 2));
+    let torrc = good("Log notice stdout\n/Log\nLog err stderr");
+    assert_eq!(torrc.logs.len(), 1);
+}
+
+#[test]
+fn rates_follow_c_tors_rules() {
+    let only_rate = good("RelayBandwidthRate 1 MB").bandwidth;
+    let megabyte = RelayedBandwidth {
+        bytes_per_second_max: 1 << 20,
+        bytes_burst_max: 1 << 20,
+    };
+    assert_eq!(only_rate.relayed, Some(megabyte));
+    assert_eq!(good("RelayBandwidthBurst 1 MB").bandwidth.relayed, Some(megabyte));
+    assert_eq!(
+        (only_rate.advertised_rate(), only_rate.advertised_burst()),
+        (1 << 20, 1 << 20)
+    );
+
+    let raised = good("BandwidthRate 1 MB\nBandwidthBurst 1 MB\nRelayBandwidthRate 2 MB").bandwidth;
+    assert_eq!(
+        (raised.bytes_per_second_max, raised.bytes_burst_max),
+        (2 << 20, 2 << 20)
+    );
+    assert_eq!(
+        good("MaxAdvertisedBandwidth 100 KB").bandwidth.advertised_rate(),
+        102_400
+    );
+    assert_eq!(
+        good("BandwidthRate 1 GB\nBandwidthBurst 2 GB")
+            .bandwidth
+            .bytes_burst_max,
+        i32::MAX as u64
+    );
+
+    assert!(complaints("RelayBandwidthRate 74 KB").contains("at least 76800"));
+    assert!(complaints("RelayBandwidthBurst 74 KB").contains("at least 76800"));
+    assert!(complaints("MaxAdvertisedBandwidth 37 KB").contains("at least 38400"));
+    assert!(complaints("BandwidthRate 3 GB").contains("at most 2147483647"));
+    let low_burst = complaints("RelayBandwidthRate 2 MB\nRelayBandwidthBurst 1 MB");
+    assert_eq!(
+        low_burst,
+        "line 2, column 21: RelayBandwidthBurst (1048576 bytes) must not be below RelayBandwidthRate (2097152 bytes)"
+    );
+}
+
+#[test]
+fn families_are_fingerprints_and_ids() {
+    let (one, two) = ("AB".repeat(20), "01".repeat(20));
+    let torrc = good(&format!("MyFamily ${one},{two}~nick\nMyFamily {one} friend"));
+    assert_eq!(torrc.my_family, [RsaIdentity([1; 20]), RsaIdentity([0xab; 20])]);
+    assert!(warnings(&torrc)[0].contains("`friend` is passed over"));
+    assert!(complaints("MyFamily $ABC").contains("40 hexadecimal digits"));
+
+    let id = Ed25519Identity([3; 32]);
+    assert_eq!(good(&format!("FamilyId {id}")).family_ids, FamilyIds::Named(vec![id]));
+    assert_eq!(
+        good(&format!("FamilyId {id}\nFamilyId *")).family_ids,
+        FamilyIds::AllPresent
+    );
+    assert!(complaints("FamilyId x").contains("43 base64"));
+}
+
+#[test]
+fn one_address_a_family_is_enough() {
+    let torrc = good("Address 192.0.2.1\nAddress 2001:db8::1\nAddress relay.example");
+    assert_eq!(torrc.addresses.len(), 3);
+    assert!(complaints("Address 192.0.2.1\nAddress 192.0.2.2").contains("line 2, column 9: Address: a second IPv4"));
+    let torrc = good("OutboundBindAddress 192.0.2.1\nOutboundBindAddress [::1]\nOutboundBindAddressOR 192.0.2.2");
+    assert_eq!(
+        torrc.outbound_bind,
+        ["192.0.2.2".parse::<IpAddr>().unwrap(), "::1".parse().unwrap()]
+    );
+}
+
+#[test]
+fn a_testing_network_stays_by_itself() {
+    assert!(complaints("TestingTorNetwork 1").contains("needs DirAuthority lines"));
+    let torrc = good(&format!(
+        "TestingTorNetwork 1\nDirAuthority a 127.0.0.1:1 {}",
+        "AB".repeat(20)
+    ));
+    assert!(torrc.extend_allow_private_addresses && torrc.assume_reachable);
+}
+
+#[test]
+fn an_include_is_refused() {
+    assert_eq!(
+        complaints("%include /etc/x"),
+        "line 1, column 1: %include is not built yet; write its lines here"
+    );
+}
+
+const AUTHORITIES: &str = "\
+DirAuthority a1 orport=9001 v3ident=0123456789012345678901234567890123456789 127.1.1.1:9030 \
+0123456789ABCDEF0123456789ABCDEF01234567
+DirAuthority a2 orport=9001 v3ident=0123456789012345678901234567890123456780 127.1.1.2:9030 \
+0123456789ABCDEF0123456789ABCDEF01234568
+";
+
+/// What a relay of a private network is given when little is known of it.
+#[test]
+fn a_slot_of_a_private_network_is_taken() {
+    let torrc = Torrc::parse(&format!(
+        "TestingTorNetwork 1\nDataDirectory /x/data\nNickname r2\nOutboundBindAddress 127.5.1.1\n\
+         Log notice file /x/tor.log\nShutdownWaitLength 0\n{AUTHORITIES}SocksPort 0\nAddress 127.5.1.1\n\
+         ORPort 127.5.1.1:9001\nContactInfo r2@example.invalid\nAssumeReachable 1\nMetricsPort 127.5.1.1:9035\n\
+         MetricsPortPolicy accept 127.0.0.0/8\nExitRelay 0\n"
+    ))
+    .unwrap();
+    assert_eq!((torrc.dir_authorities.len(), torrc.shutdown_wait), (2, Duration::ZERO));
+    assert_eq!(torrc.or_ports[0].address, Some("127.5.1.1".parse().unwrap()));
+    assert_eq!(torrc.contact_info.as_deref(), Some("r2@example.invalid"));
+    let told = warnings(&torrc);
+    assert!(
+        told[0].contains("MetricsPort changes nothing: the metrics port is not built yet"),
+        "{told:?}"
+    );
+}
+
+/// What a C tor relay of the same network is given.
+#[test]
+fn a_c_tor_relays_whole_torrc_is_taken() {
+    let torrc = Torrc::parse(&format!(
+        "TestingTorNetwork 1\nDataDirectory /x/data\nNickname r2\nOutboundBindAddress 127.5.1.1\n\
+         ControlPort 127.5.1.1:9051\nCookieAuthentication 1\nLog notice file /x/tor.log\nLogTimeGranularity 1\n\
+         SafeLogging 0\nProtocolWarnings 1\nShutdownWaitLength 0\nDisableDebuggerAttachment 0\nAvoidDiskWrites 1\n\
+         PathsNeededToBuildCircuits 0.67\nFetchDirInfoEarly 1\nFetchDirInfoExtraEarly 1\n{AUTHORITIES}SocksPort 0\n\
+         Address 127.5.1.1\nORPort 127.5.1.1:9001\nContactInfo r2@example.invalid\nAssumeReachable 1\n\
+         MetricsPort 127.5.1.1:9035\nMetricsPortPolicy accept 127.0.0.0/8\nExitRelay 0\n\
+         V3AuthVotingInterval 10\nTestingV3AuthInitialVotingInterval 5\n"
+    ))
+    .unwrap();
+    assert_eq!(torrc.nickname.as_str(), "r2");
+    assert!(
+        warnings(&torrc)
+            .iter()
+            .any(|told| told.contains("ControlPort changes nothing"))
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_text_makes_the_reader_stumble(text in "\\PC{0,80}|(ORPort|Log|DirAuthority|MyFamily|Address|\\+?ExitPolicy) [ -~\\n\\\\]{0,60}") {
+        let _ = Torrc::parse(&text);
+    }
+}
