@@ -6,6 +6,9 @@
 pub mod cell;
 pub mod channel_cells;
 pub mod create;
+pub mod destination;
 pub mod extend;
+pub mod flow_control;
 pub mod reader;
 pub mod relay_cells;
+pub mod stream;
