@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::directory::authority::Authority;
+use relay_formats::torrc::{Bandwidth, DirAuthority};
 
 /// The relay's configuration. Immutable; a reload makes a new one.
 #[derive(Debug, Clone)]
@@ -33,16 +33,13 @@ pub struct Config {
     pub assume_reachable: bool,
     /// torrc `ExtendAllowPrivateAddresses`.
     pub extend_allow_private_addresses: bool,
-    /// torrc `DirAuthority`, one each (`Authority` reads a line's value). Never empty: the public network's authorities
-    /// are not built in yet, so a torrc without any is refused.
-    pub authorities: Vec<Authority>,
+    /// torrc `DirAuthority`. Never empty: the public network's authorities are not built in yet, so a torrc without any is
+    /// refused.
+    pub authorities: Vec<DirAuthority>,
     /// torrc `PublishServerDescriptor`: whether we tell the authorities about ourselves.
     pub publish_server_descriptor: bool,
-    /// Bytes a second that the descriptor promises: the smaller of `RelayBandwidthRate` (or `BandwidthRate`) and
-    /// `MaxAdvertisedBandwidth`.
-    pub bandwidth_rate_bytes: u64,
-    /// torrc `RelayBandwidthBurst`, or `BandwidthBurst`.
-    pub bandwidth_burst_bytes: u64,
+    /// What the descriptor promises of our bandwidth.
+    pub bandwidth: Bandwidth,
     /// torrc `MyFamily`.
     pub my_family: Vec<relay_formats::fingerprint::RsaIdentity>,
 }

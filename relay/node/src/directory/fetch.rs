@@ -12,8 +12,9 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rand::seq::SliceRandom as _;
 use relay_engine::network::NetworkView;
 use relay_formats::fingerprint::RsaIdentity;
+use relay_formats::torrc::DirAuthority;
 
-use super::authority::Authority;
+use super::authority;
 use super::cache::Cache;
 use super::http::{self, HttpError, Request};
 use super::view;
@@ -53,7 +54,7 @@ pub enum FetchError {
 
 /// The documents that we have, and where to get more.
 pub struct Directory {
-    authorities: Vec<Authority>,
+    authorities: Vec<DirAuthority>,
     bind: Vec<IpAddr>,
     cache: Cache,
     certificates: Vec<AuthorityCertificate>,
@@ -63,7 +64,7 @@ pub struct Directory {
 
 impl Directory {
     /// Begins with what the cache has, as far as it is still good at `now`.
-    pub fn open(authorities: Vec<Authority>, bind: Vec<IpAddr>, cache: Cache, now: SystemTime) -> Self {
+    pub fn open(authorities: Vec<DirAuthority>, bind: Vec<IpAddr>, cache: Cache, now: SystemTime) -> Self {
         let mut directory = Self {
             authorities,
             bind,
@@ -121,7 +122,7 @@ impl Directory {
                 Ok(()) => return Ok(true),
                 Err(FetchError::NotNewer) => last = Ok(false),
                 Err(error) => {
-                    tracing::debug!("No consensus from {authority}: {error}");
+                    tracing::debug!("No consensus from {}: {error}", authority::describe(&authority));
                     last = last.and(Err(error));
                 }
             }
@@ -140,7 +141,7 @@ impl Directory {
                 match self.get(&authority, &path, MICRODESCRIPTORS_BYTES_MAX).await {
                     Ok(text) => came += self.keep_wanted(netdoc::microdescriptors(&text)),
                     Err(error) => {
-                        tracing::debug!("No microdescriptors from {authority}: {error}");
+                        tracing::debug!("No microdescriptors from {}: {error}", authority::describe(&authority));
                         break;
                     }
                 }
@@ -155,7 +156,7 @@ impl Directory {
         came
     }
 
-    async fn fetch_consensus_from(&mut self, authority: &Authority, now: SystemTime) -> Result<(), FetchError> {
+    async fn fetch_consensus_from(&mut self, authority: &DirAuthority, now: SystemTime) -> Result<(), FetchError> {
         let trusted = self.trusted();
         let text = self
             .get(authority, &consensus_path(&trusted), CONSENSUS_BYTES_MAX)
@@ -179,7 +180,7 @@ impl Directory {
 
     async fn fetch_certificates(
         &mut self,
-        authority: &Authority,
+        authority: &DirAuthority,
         missing: &[CertificateId],
         now: SystemTime,
     ) -> Result<(), FetchError> {
@@ -219,8 +220,8 @@ impl Directory {
     }
 
     /// The authorities that vote, in random order, so that no one of them bears all or sees all.
-    fn shuffled(&self) -> Vec<Authority> {
-        let mut order: Vec<Authority> = self
+    fn shuffled(&self) -> Vec<DirAuthority> {
+        let mut order: Vec<DirAuthority> = self
             .authorities
             .iter()
             .filter(|one| one.v3_identity.is_some())
@@ -230,7 +231,7 @@ impl Directory {
         order
     }
 
-    async fn get(&self, authority: &Authority, path: &str, bytes_max: usize) -> Result<String, FetchError> {
+    async fn get(&self, authority: &DirAuthority, path: &str, bytes_max: usize) -> Result<String, FetchError> {
         let request = Request {
             path,
             body: None,

@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use relay_formats::torrc::Torrc;
+
 use super::*;
-use crate::directory::authority::Authority;
 
 const CONSENSUS: &str = include_str!("../../testdata/consensus-microdesc.txt");
 const CERTIFICATES: &str = include_str!("../../testdata/certificates.txt");
@@ -13,9 +14,11 @@ const MICRODESCRIPTORS: &str = include_str!("../../testdata/microdescriptors.txt
 const DESCRIPTOR: &str = include_str!("../../testdata/descriptor.txt");
 
 fn trusted() -> Vec<RsaIdentity> {
-    let lines = include_str!("../../testdata/authorities.txt").lines();
-    lines
-        .map(|line| line.parse::<Authority>().unwrap().v3_identity.unwrap())
+    let torrc = Torrc::parse(include_str!("../../testdata/torrc")).unwrap();
+    torrc
+        .dir_authorities
+        .iter()
+        .map(|one| one.v3_identity.unwrap())
         .collect()
 }
 

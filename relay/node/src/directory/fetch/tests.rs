@@ -3,6 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
+use relay_formats::torrc::Torrc;
+
 use super::*;
 use crate::directory::test_server::TestServer;
 
@@ -19,12 +21,14 @@ fn then() -> SystemTime {
 }
 
 /// The three authorities of `testdata/`, all of them found at one server.
-fn authorities(at: &TestServer) -> Vec<Authority> {
-    let lines = include_str!("../../../testdata/authorities.txt").lines();
-    lines
-        .map(|line| Authority {
+fn authorities(at: &TestServer) -> Vec<DirAuthority> {
+    let torrc = Torrc::parse(include_str!("../../../testdata/torrc")).unwrap();
+    torrc
+        .dir_authorities
+        .into_iter()
+        .map(|one| DirAuthority {
             dir_address: at.address,
-            ..line.parse().unwrap()
+            ..one
         })
         .collect()
 }
