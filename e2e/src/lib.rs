@@ -14,4 +14,5 @@ pub mod programs;
 pub mod say;
 pub mod snapshot;
 pub mod state;
+pub mod story;
 pub mod tornet;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use e2e::{cluster, image, programs, say, snapshot, tornet};
+use e2e::{cluster, image, programs, say, snapshot, story, tornet};
 
 /// Real processes on this machine: a cluster, a private Tor network, and the stories told on them.
 #[derive(Parser)]
@@ -26,8 +26,17 @@ enum What {
     Image(image::cli::Arguments),
     /// A private Tor network of C tor.
     Tornet(tornet::cli::Arguments),
+    /// What is shown on real processes.
+    #[command(subcommand)]
+    Story(Story),
     /// Everything of this machine that a run of ours could leave behind, one line each.
     Snapshot,
+}
+
+#[derive(Subcommand)]
+enum Story {
+    /// Our relay as a node of a network of C tor: bytes through it, and no complaint.
+    Slot(story::slot::Slotted),
 }
 
 #[derive(Subcommand)]
@@ -77,6 +86,7 @@ fn run(what: What) -> Result<()> {
         }
         What::Image(arguments) => image::cli::run(arguments)?,
         What::Tornet(arguments) => tornet::cli::run(arguments)?,
+        What::Story(Story::Slot(slotted)) => story::slot::tell(&slotted)?,
         What::Snapshot => say::plain(snapshot::take()?.to_string()),
     }
     Ok(())

@@ -85,7 +85,7 @@ struct Up {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Transfer {
+struct Transfer {
     /// Relays by nickname or fingerprint, guard first: r1,ours,e1
     #[arg(long, value_delimiter = ',', required = true)]
     path: Vec<String>,
@@ -194,7 +194,10 @@ fn print(value: &impl serde::Serialize) -> anyhow::Result<()> {
 }
 
 /// `200M`, `1G`, `64k` or plain bytes.
-pub(crate) fn size(text: &str) -> Result<u64, String> {
+///
+/// # Errors
+/// When the text is no such size, in words for the command line.
+pub fn size(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(['k', 'K', 'M', 'G']);
     let unit = match text.get(digits.len()..) {
         Some("") => 1,

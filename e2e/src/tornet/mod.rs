@@ -27,6 +27,7 @@ mod start;
 mod state;
 mod torrc;
 
+pub use cli::size;
 pub use consensus::Listed;
 pub use fetch::{Direction, Fetch, Fetched, Pin};
 pub use network::{Network, NodeStatus, Status};

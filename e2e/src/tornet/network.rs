@@ -144,6 +144,15 @@ impl Network {
         places.remove()
     }
 
+    /// Stops a network and keeps its files, for reading.
+    ///
+    /// # Errors
+    /// When a process does not end.
+    pub fn stop(folder: &Path) -> anyhow::Result<()> {
+        let _lock = lock(folder)?;
+        clear(&places(folder))
+    }
+
     /// Where its files are.
     #[must_use]
     pub fn folder(&self) -> &Path {

@@ -1,0 +1,3 @@
+//! Stories: what is shown on real processes, one each.
+
+pub mod slot;
