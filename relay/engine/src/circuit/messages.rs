@@ -1,0 +1,227 @@
+//! What a middle relay does with a message that is meant for it. Pure: says the deed, does none.
+//!
+//! Exit streams, directory streams, onion-service duties and conflux are not built yet: such messages get the answer
+//! that the specification has for "not here".
+
+use std::net::IpAddr;
+
+use relay_wire::extend::Extend2;
+use relay_wire::relay_cells::{DestroyReason, EndReason, RelayCommand, RelayMessage};
+
+/// What follows from a message.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Deed<'a> {
+    /// Nothing: it means nothing here, or nothing any more.
+    Ignore,
+    /// A RELAY_DROP: counted, thrown away.
+    Drop,
+    /// A DATA cell without a stream: counted for flow control, thrown away.
+    Data,
+    Extend(Extend2<'a>),
+    Truncate,
+    /// Answer on the same stream.
+    Answer(RelayCommand, Vec<u8>),
+    /// The client broke a rule, or wants what must not be.
+    End(DestroyReason),
+}
+
+/// How the message came.
+#[derive(Clone, Copy)]
+pub(crate) struct Circumstances {
+    /// In RELAY_EARLY, or the consensus does not ask for it.
+    pub(crate) may_extend: bool,
+    /// The hop before us is a client, not a relay.
+    pub(crate) from_client: bool,
+}
+
+/// The deed that belongs to a message.
+pub(crate) fn deed<'a>(message: &RelayMessage<'a>, how: Circumstances) -> Deed<'a> {
+    use RelayCommand as C;
+    let broken = Deed::End(DestroyReason::TorProtocol);
+    let for_circuit = message.stream_id == 0;
+    match message.command {
+        C::EXTEND2 if for_circuit && how.may_extend => Extend2::read(message.data).map_or(broken, Deed::Extend),
+        C::EXTEND2 | C::EXTEND => broken,
+        // Without a reason it is malformed (TROVE-2026-011).
+        C::TRUNCATE if message.data.is_empty() => broken,
+        C::TRUNCATE => Deed::Truncate,
+        C::DROP => Deed::Drop,
+        C::DATA if for_circuit => broken,
+        C::DATA => Deed::Data,
+        // We send no DATA, so nobody can acknowledge any.
+        C::SENDME if for_circuit => broken,
+        C::BEGIN | C::BEGIN_DIR | C::RESOLVE if for_circuit => Deed::Ignore,
+        C::BEGIN if how.from_client => end(EndReason::TorProtocol),
+        C::BEGIN => begin(message.data),
+        C::BEGIN_DIR => end(EndReason::NotDirectory),
+        C::RESOLVE => Deed::Answer(C::RESOLVED, resolve_error()),
+        C::PADDING_NEGOTIATE => padding_refused(message.data),
+        C::ESTABLISH_INTRO | C::ESTABLISH_RENDEZVOUS | C::INTRODUCE1 | C::RENDEZVOUS1 => broken,
+        C::CONFLUX_LINK | C::CONFLUX_LINKED | C::CONFLUX_LINKED_ACK | C::CONFLUX_SWITCH => broken,
+        // Streams that we do not have, messages that only relays send, commands that nobody knows.
+        _ => Deed::Ignore,
+    }
+}
+
+fn end<'a>(reason: EndReason) -> Deed<'a> {
+    Deed::Answer(RelayCommand::END, vec![reason as u8])
+}
+
+/// No exit: the address, where it is one, and how long to remember that (an hour), as C tor does.
+fn begin<'a>(data: &[u8]) -> Deed<'a> {
+    let Some(text) = data
+        .split(|byte| *byte == 0)
+        .next()
+        .and_then(|text| std::str::from_utf8(text).ok())
+    else {
+        return end(EndReason::TorProtocol);
+    };
+    let Some((host, port)) = text.rsplit_once(':') else {
+        return end(EndReason::TorProtocol);
+    };
+    if data.len() == text.len() || port.parse::<u16>().map_or(true, |port| port == 0) {
+        return end(EndReason::TorProtocol);
+    }
+    let mut answer = vec![EndReason::ExitPolicy as u8];
+    match host.trim_matches(['[', ']']).parse() {
+        Ok(IpAddr::V4(ip)) => answer.extend(ip.octets()),
+        Ok(IpAddr::V6(ip)) => answer.extend(ip.octets()),
+        Err(_) => return end(EndReason::ExitPolicy),
+    }
+    answer.extend(3_600_u32.to_be_bytes());
+    Deed::Answer(RelayCommand::END, answer)
+}
+
+/// One answer: a lasting error, no text, remembered for 60 s (tor-spec, "RESOLVED").
+fn resolve_error() -> Vec<u8> {
+    vec![0xf1, 0, 0, 0, 0, 60]
+}
+
+/// No padding machines here: the wish comes back with ERR (padding-spec, "Circuit-level padding").
+fn padding_refused<'a>(data: &[u8]) -> Deed<'a> {
+    match *data {
+        [0, command, machine, _, a, b, c, d, ..] => Deed::Answer(
+            RelayCommand::PADDING_NEGOTIATED,
+            vec![0, command, 2, machine, a, b, c, d],
+        ),
+        _ => Deed::Ignore,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const RELAY: Circumstances = Circumstances {
+        may_extend: true,
+        from_client: false,
+    };
+
+    fn asked(command: RelayCommand, stream_id: u16, data: &[u8]) -> Deed<'_> {
+        deed(
+            &RelayMessage {
+                command,
+                stream_id,
+                data,
+            },
+            RELAY,
+        )
+    }
+
+    #[test]
+    fn a_middle_is_no_exit_no_directory_and_no_resolver() {
+        let end = |reason: EndReason| Deed::Answer(RelayCommand::END, vec![reason as u8]);
+        assert_eq!(
+            asked(RelayCommand::BEGIN, 1, b"example.com:80\0"),
+            end(EndReason::ExitPolicy)
+        );
+        assert_eq!(
+            asked(RelayCommand::BEGIN, 1, b"192.0.2.7:80\0"),
+            Deed::Answer(RelayCommand::END, vec![4, 192, 0, 2, 7, 0, 0, 14, 16])
+        );
+        assert_eq!(asked(RelayCommand::BEGIN_DIR, 1, b""), end(EndReason::NotDirectory));
+        assert_eq!(
+            asked(RelayCommand::RESOLVE, 1, b"a\0"),
+            Deed::Answer(RelayCommand::RESOLVED, resolve_error())
+        );
+        for bad in [&b""[..], b"\0", b"a:0\0", b"a:x\0", b"a:80", b"a\0"] {
+            assert_eq!(
+                asked(RelayCommand::BEGIN, 1, bad),
+                end(EndReason::TorProtocol),
+                "{bad:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_a_middle_cannot_be_ends_the_circuit() {
+        for command in [6_u8, 19, 20, 21, 22, 32, 33, 34, 36] {
+            assert_eq!(
+                asked(RelayCommand(command), 0, &[0; 40]),
+                Deed::End(DestroyReason::TorProtocol),
+                "{command}"
+            );
+        }
+    }
+
+    #[test]
+    fn unknown_and_late_messages_are_ignored() {
+        for (command, stream) in [
+            (99, 0),
+            (3, 5),
+            (4, 5),
+            (5, 5),
+            (9, 0),
+            (15, 0),
+            (41, 0),
+            (42, 0),
+            (43, 5),
+            (44, 5),
+        ] {
+            assert_eq!(asked(RelayCommand(command), stream, &[]), Deed::Ignore, "{command}");
+        }
+    }
+
+    #[test]
+    fn an_extend_outside_relay_early_ends_the_circuit() {
+        let message = RelayMessage {
+            command: RelayCommand::EXTEND2,
+            stream_id: 0,
+            data: &[0, 0, 2, 0, 0],
+        };
+        let late = Circumstances {
+            may_extend: false,
+            ..RELAY
+        };
+        assert_eq!(deed(&message, late), Deed::End(DestroyReason::TorProtocol));
+        assert!(matches!(deed(&message, RELAY), Deed::Extend(_)));
+    }
+
+    /// TROVE-2026-011
+    #[test]
+    fn empty_end_and_truncate_are_survived() {
+        assert_eq!(asked(RelayCommand::END, 7, &[]), Deed::Ignore);
+        assert_eq!(
+            asked(RelayCommand::TRUNCATE, 0, &[]),
+            Deed::End(DestroyReason::TorProtocol)
+        );
+    }
+
+    /// TROVE-2020-004 leaked at the second of these; there is nothing here to leak.
+    #[test]
+    fn a_wish_for_circuit_padding_is_answered_with_err() {
+        let answer = asked(RelayCommand::PADDING_NEGOTIATE, 0, &[0, 2, 1, 0, 0, 0, 0, 9]);
+        assert_eq!(
+            answer,
+            Deed::Answer(RelayCommand::PADDING_NEGOTIATED, vec![0, 2, 2, 1, 0, 0, 0, 9])
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn no_message_makes_us_panic(command: u8, stream_id: u16, data in proptest::collection::vec(any::<u8>(), 0..498)) {
+            let _ = asked(RelayCommand(command), stream_id, &data);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! A circuit's layer of relay crypto at this relay, whichever was agreed.
+
+use rand::RngExt;
+use relay_wire::cell::{BODY_BYTES, Command};
+use relay_wire::reader::CutShort;
+use relay_wire::relay_cells::{Format, RelayMessage};
+
+use super::keys::RelayKeys;
+use super::{cgo, tor1};
+
+type Body = [u8; BODY_BYTES];
+
+/// What authenticates a cell: 20 bytes with tor1, 16 with CGO.
+#[derive(Clone, Copy)]
+pub(crate) struct Tag {
+    bytes: [u8; 20],
+    length: usize,
+}
+
+impl Tag {
+    pub(crate) fn as_slice(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or(&self.bytes)
+    }
+}
+
+impl From<tor1::Tag> for Tag {
+    fn from(bytes: tor1::Tag) -> Self {
+        Self { bytes, length: 20 }
+    }
+}
+
+impl From<cgo::Tag> for Tag {
+    fn from(tag: cgo::Tag) -> Self {
+        let mut bytes = [0; 20];
+        bytes.split_at_mut(16).0.copy_from_slice(&tag);
+        Self { bytes, length: 16 }
+    }
+}
+
+/// Both directions. Boxed, so that a circuit that still waits for its keys costs little.
+pub(crate) enum Layer {
+    Tor1(Box<(tor1::Direction, tor1::Direction)>),
+    Cgo(Box<(cgo::RelayForward, cgo::RelayBackward)>),
+}
+
+impl Layer {
+    pub(crate) fn new(keys: &RelayKeys) -> Self {
+        match keys {
+            RelayKeys::Tor1(keys) => Self::Tor1(Box::new(tor1::Direction::pair(keys))),
+            RelayKeys::Cgo(keys) => {
+                let (mut forward, mut backward) = ([0; cgo::KEY_BYTES], [0; cgo::KEY_BYTES]);
+                let (first, second) = keys.split_at(cgo::KEY_BYTES);
+                forward.copy_from_slice(first);
+                backward.copy_from_slice(second);
+                let pair = (cgo::RelayForward::new(&forward), cgo::RelayBackward::new(&backward));
+                zeroize::Zeroize::zeroize(&mut forward);
+                zeroize::Zeroize::zeroize(&mut backward);
+                Self::Cgo(Box::new(pair))
+            }
+        }
+    }
+
+    pub(crate) fn format(&self) -> Format {
+        match self {
+            Self::Tor1(_) => Format::V0,
+            Self::Cgo(_) => Format::V1,
+        }
+    }
+
+    /// Takes our layer off a cell from the client; a tag means that the cell is for us.
+    #[inline]
+    pub(crate) fn receive(&mut self, command: Command, body: &mut Body) -> Option<Tag> {
+        match self {
+            Self::Tor1(pair) => {
+                pair.0.crypt(body);
+                pair.0.recognise(body).map(Tag::from)
+            }
+            Self::Cgo(pair) => pair.0.receive(command.0, body).map(Tag::from),
+        }
+    }
+
+    /// Puts our layer on a cell for the client.
+    #[inline]
+    pub(crate) fn pass(&mut self, command: Command, body: &mut Body) {
+        match self {
+            Self::Tor1(pair) => pair.1.crypt(body),
+            Self::Cgo(pair) => pair.1.pass(command.0, body),
+        }
+    }
+
+    /// Makes a cell for the client out of a message of our own. Behind the data stand up to four zeros and then
+    /// noise, so that nobody can guess a whole cell (tor-spec, "Relay cells").
+    pub(crate) fn originate(&mut self, message: &RelayMessage<'_>, dice: &mut impl RngExt) -> Result<Body, CutShort> {
+        let (mut body, fill) = message.write(self.format())?;
+        if let Some(noise) = body.get_mut(fill + 4..) {
+            dice.fill(noise);
+        }
+        match self {
+            Self::Tor1(pair) => {
+                pair.1.sign(&mut body);
+                pair.1.crypt(&mut body);
+            }
+            Self::Cgo(pair) => {
+                pair.1.originate(Command::RELAY.0, &mut body);
+            }
+        }
+        Ok(body)
+    }
+}

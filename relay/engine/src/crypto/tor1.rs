@@ -1,0 +1,130 @@
+//! The relay crypto that every client speaks: AES-128-CTR over each cell, a running SHA-1 for those meant for us
+//! (tor-spec, "Relay cells" and "Setting circuit keys"). Keys are set up once; cells are crypted where they lie.
+
+use aes::Aes128Enc;
+use ctr::Ctr128BE;
+use ctr::cipher::{KeyIvInit, StreamCipher};
+use sha1::{Digest, Sha1};
+use subtle::ConstantTimeEq;
+
+use relay_wire::cell::BODY_BYTES;
+
+use super::keys::TOR1_KEY_BYTES;
+
+type Body = [u8; BODY_BYTES];
+type Cipher = Ctr128BE<Aes128Enc>;
+
+/// The whole running digest at a cell: what a SENDME for it must carry.
+pub type Tag = [u8; 20];
+
+/// Where the digest's first four bytes stand.
+const DIGEST_AT: usize = 5;
+
+/// One direction at one hop. Relay and client use the same steps, the client in the other order.
+pub struct Direction {
+    cipher: Cipher,
+    digest: Sha1,
+}
+
+impl Direction {
+    /// The pair of a circuit, forward first.
+    pub fn pair(keys: &[u8; TOR1_KEY_BYTES]) -> (Self, Self) {
+        let (seeds, ciphers) = keys.split_at(40);
+        let (seed_forward, seed_backward) = seeds.split_at(20);
+        let (key_forward, key_backward) = ciphers.split_at(16);
+        (
+            Self::new(seed_forward, key_forward),
+            Self::new(seed_backward, key_backward),
+        )
+    }
+
+    fn new(seed: &[u8], key: &[u8]) -> Self {
+        let mut fixed = zeroize::Zeroizing::new([0; 16]);
+        fixed.copy_from_slice(key);
+        Self {
+            cipher: Cipher::new((&*fixed).into(), &[0; 16].into()),
+            digest: Sha1::new_with_prefix(seed),
+        }
+    }
+
+    /// Puts a layer on or takes it off.
+    #[inline]
+    pub fn crypt(&mut self, body: &mut Body) {
+        self.cipher.apply_keystream(body);
+    }
+
+    /// Whether a plain body is meant for the one who asks. If so the digest moves on and its field is cleared.
+    #[inline]
+    pub fn recognise(&mut self, body: &mut Body) -> Option<Tag> {
+        // Only one foreign cell in 65,536 gets past these two bytes.
+        let [_, 0, 0, ..] = *body else { return None };
+        self.compare(body)
+    }
+
+    #[cold]
+    fn compare(&mut self, body: &mut Body) -> Option<Tag> {
+        let (_, after) = body.split_at_mut(DIGEST_AT);
+        let (field, _) = after.split_first_chunk_mut::<4>()?;
+        let claimed = std::mem::take(field);
+        let running = self.digest.clone().chain_update(body.as_slice());
+        let tag: Tag = running.clone().finalize().into();
+        let (start, _) = tag.split_first_chunk::<4>()?;
+        if bool::from(start.ct_eq(&claimed)) {
+            self.digest = running;
+            return Some(tag);
+        }
+        let (_, after) = body.split_at_mut(DIGEST_AT);
+        let (field, _) = after.split_first_chunk_mut::<4>()?;
+        *field = claimed;
+        None
+    }
+
+    /// Signs a plain body, whose digest field is zero, as coming from us. A layer must still be put on.
+    pub fn sign(&mut self, body: &mut Body) -> Tag {
+        self.digest.update(body.as_slice());
+        let tag: Tag = self.digest.clone().finalize().into();
+        let (_, after) = body.split_at_mut(DIGEST_AT);
+        let (field, _) = after.split_at_mut(4);
+        field.copy_from_slice(tag.split_at(4).0);
+        tag
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plain(text: u8) -> Body {
+        let mut body = [text; BODY_BYTES];
+        body[1..3].fill(0);
+        body[DIGEST_AT..DIGEST_AT + 4].fill(0);
+        body
+    }
+
+    #[test]
+    fn a_signed_cell_is_recognised_once_and_in_order() {
+        let keys = [9; TOR1_KEY_BYTES];
+        let ((mut client, _), (mut relay, _)) = (Direction::pair(&keys), Direction::pair(&keys));
+        for text in [1, 2, 3] {
+            let mut body = plain(text);
+            let sent = client.sign(&mut body);
+            let signed = body;
+            client.crypt(&mut body);
+            assert_ne!(body, signed);
+            relay.crypt(&mut body);
+            assert_eq!(relay.recognise(&mut body), Some(sent));
+            assert_eq!(body, plain(text));
+            assert_eq!(relay.recognise(&mut signed.clone()), None, "a repeated cell");
+        }
+    }
+
+    #[test]
+    fn a_foreign_cell_that_looks_like_ours_is_left_as_it_was() {
+        let (mut relay, _) = Direction::pair(&[9; TOR1_KEY_BYTES]);
+        let mut body = plain(4);
+        body[DIGEST_AT] = 77;
+        let before = body;
+        assert_eq!(relay.recognise(&mut body), None);
+        assert_eq!(body, before);
+    }
+}

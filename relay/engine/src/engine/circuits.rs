@@ -1,0 +1,593 @@
+//! Circuits: made, used, ended.
+
+use std::sync::Arc;
+
+use rand::RngExt;
+use relay_wire::cell::{BODY_BYTES, Command};
+use relay_wire::create::{Create2, created2, write_created2};
+use relay_wire::reader::Reader;
+use relay_wire::relay_cells::{BadMessage, DestroyReason, RelayCommand, RelayMessage};
+
+use super::{Engine, Verdict};
+use crate::channel::CIRCUITS_MAX;
+use crate::circuit::messages::{Circumstances, Deed, deed};
+use crate::circuit::onion_queue::Turn;
+use crate::circuit::{Circuit, Leg, Next, Seat, Side};
+use crate::crypto::kdf_tor;
+use crate::crypto::layer::Tag;
+use crate::crypto::onion::{Handshake, OnionAnswer};
+use crate::door::{Effect, Now, OnionRequest, Outbox, Report, Ticket};
+use crate::slab::{Key, Slab};
+use crate::timers::Alarm;
+
+type Body = [u8; BODY_BYTES];
+
+/// Puts a cell into a circuit's queue and the circuit into its channel's round. The parts of the engine come one by
+/// one, because the caller still holds the circuit.
+macro_rules! push_cell {
+    ($engine:ident, $key:expr, $side:expr, $queue:expr, $leg:expr, $command:expr, $body:expr, $max:expr, $outbox:ident) => {{
+        match $queue.push(&mut $engine.pool, $max, $command, $body) {
+            Ok(()) => {
+                if let Some(channel) = $engine.channels.get_mut($leg.channel) {
+                    if $queue.enters_round() {
+                        channel.round.enter(Seat {
+                            circuit: $key,
+                            side: $side,
+                        });
+                    }
+                    channel.wake($outbox);
+                }
+                Verdict::Go
+            }
+            Err(_) => Verdict::end($key, DestroyReason::ResourceLimit),
+        }
+    }};
+}
+
+impl Engine {
+    /// CREATE_FAST and CREATE2. The checks stand in C tor's order (`command_process_create_cell`).
+    pub(super) fn create(
+        &mut self,
+        now: Now,
+        key: Key,
+        circ_id: u32,
+        command: Command,
+        body: &[u8],
+        outbox: &mut Outbox,
+    ) -> Verdict {
+        let Some(channel) = self.channels.get_mut(key) else {
+            return Verdict::Go;
+        };
+        if circ_id == 0 || channel.has_circuit(circ_id) {
+            return Verdict::Go;
+        }
+        if channel.is_choked() {
+            return Verdict::CloseChannel {
+                channel: key,
+                rule: Some("circuits are made but no answer is read"),
+            };
+        }
+        let refusal = if self.retiring {
+            Some(DestroyReason::Hibernating)
+        } else if channel.circuit_count() >= CIRCUITS_MAX {
+            Some(DestroyReason::ResourceLimit)
+        } else if !channel.peer_may_choose(circ_id) || command == Command::CREATE {
+            Some(DestroyReason::TorProtocol)
+        } else {
+            None
+        };
+        if let Some(reason) = refusal {
+            channel.destroy(circ_id, reason, outbox);
+            return Verdict::Go;
+        }
+        if let Some(report) = self.reachability(key) {
+            outbox.effects.push(Effect::Report(report));
+        }
+        let refused = match command {
+            Command::CREATE_FAST => return self.create_fast(key, circ_id, body, outbox),
+            _ => self.create2(now, key, circ_id, body, outbox),
+        };
+        if let (Err(reason), Some(channel)) = (refused, self.channels.get_mut(key)) {
+            channel.destroy(circ_id, reason, outbox);
+        }
+        Verdict::Go
+    }
+
+    /// A circuit that comes over a channel which someone else began to our published address shows that it works.
+    fn reachability(&mut self, key: Key) -> Option<Report> {
+        let advertised = self.settings.as_ref()?.advertised.as_slice();
+        let channel = self.channels.get_mut(key)?;
+        if channel.we_began() {
+            return None;
+        }
+        let link = channel.link.as_mut()?;
+        if link.reachability_reported {
+            return None;
+        }
+        let address = advertised.iter().find(|ours| Some(ours.ip()) == link.sees_us_at)?;
+        link.reachability_reported = true;
+        Some(Report::OrPortReachable { address: *address })
+    }
+
+    fn seat_new(&mut self, key: Key, circ_id: u32) -> Key {
+        let circuit = self.circuits.insert(Circuit::new(Leg { channel: key, circ_id }));
+        if let Some(channel) = self.channels.get_mut(key) {
+            channel.seat_circuit(
+                circ_id,
+                Seat {
+                    circuit,
+                    side: Side::Prev,
+                },
+            );
+        }
+        circuit
+    }
+
+    fn create_fast(&mut self, key: Key, circ_id: u32, body: &[u8], outbox: &mut Outbox) -> Verdict {
+        let Ok(client) = Reader::new(body).array() else {
+            return Verdict::Go;
+        };
+        self.tally.onionskins_fast += 1;
+        let fast = kdf_tor::answer(&client, &self.dice.random());
+        let circuit = self.seat_new(key, circ_id);
+        if let Some(circuit) = self.circuits.get_mut(circuit) {
+            circuit.open(&fast.keys);
+        }
+        self.send_prev(circuit, Command::CREATED_FAST, &fast.reply, outbox)
+    }
+
+    fn create2(
+        &mut self,
+        now: Now,
+        key: Key,
+        circ_id: u32,
+        body: &[u8],
+        outbox: &mut Outbox,
+    ) -> Result<(), DestroyReason> {
+        let create = Create2::take(&mut Reader::new(body)).map_err(|_| DestroyReason::TorProtocol)?;
+        let handshake = Handshake::of_number(create.handshake_type).ok_or(DestroyReason::TorProtocol)?;
+        let settings = self.settings.clone().ok_or(DestroyReason::Internal)?;
+        if !self.onions.has_room(&self.network.parameters) {
+            self.tally.onionskins_dropped += 1;
+            return Err(DestroyReason::ResourceLimit);
+        }
+        match handshake {
+            Handshake::Ntor => self.tally.onionskins_ntor += 1,
+            Handshake::NtorV3 => self.tally.onionskins_ntor_v3 += 1,
+        }
+        let request = OnionRequest {
+            handshake,
+            client: create.data.to_vec(),
+            settings,
+            network: Arc::clone(&self.network),
+            seed: self.dice.random(),
+        };
+        let circuit = self.seat_new(key, circ_id);
+        self.onions.push(circuit, now.steady, request);
+        self.feed_workers(now, outbox);
+        Ok(())
+    }
+
+    /// Gives the workers what they can take, and ends what has waited for too long.
+    pub(super) fn feed_workers(&mut self, now: Now, outbox: &mut Outbox) {
+        loop {
+            match self.onions.next(now.steady, &self.network.parameters) {
+                Turn::Nothing => break,
+                Turn::Work(ticket, circuit, request) => {
+                    if self.circuits.get(circuit).is_some() {
+                        outbox.effects.push(Effect::AnswerOnion { ticket, request });
+                    } else {
+                        self.onions.withdraw(ticket);
+                    }
+                }
+                Turn::TooLate(circuit) => {
+                    self.tally.onionskins_dropped += 1;
+                    self.carry_out(now, Verdict::end(circuit, DestroyReason::ResourceLimit), outbox);
+                }
+            }
+        }
+        let due = self.onions.deadline(&self.network.parameters);
+        if let Some(due) = due.filter(|_| self.onion_alarm.is_none()) {
+            self.onion_alarm = Some(due);
+            self.timers.set(due, Alarm::OnionQueue);
+        }
+    }
+
+    pub(super) fn onion_answered(
+        &mut self,
+        now: Now,
+        ticket: Ticket,
+        answer: Option<OnionAnswer>,
+        outbox: &mut Outbox,
+    ) {
+        if let Some(key) = self.onions.answered(ticket, now.steady) {
+            let verdict = self.open_circuit(key, answer, outbox);
+            self.carry_out(now, verdict, outbox);
+        }
+        self.feed_workers(now, outbox);
+    }
+
+    fn open_circuit(&mut self, key: Key, answer: Option<OnionAnswer>, outbox: &mut Outbox) -> Verdict {
+        let Some(circuit) = self.circuits.get_mut(key) else {
+            return Verdict::Go;
+        };
+        let Some(answer) = answer else {
+            return Verdict::end(key, DestroyReason::TorProtocol);
+        };
+        circuit.open(&answer.keys);
+        let mut body = Vec::with_capacity(BODY_BYTES);
+        write_created2(&mut body, &answer.reply);
+        self.send_prev(key, Command::CREATED2, &body, outbox)
+    }
+
+    /// A cell of our own towards the client, outside relay crypto; `start` and zeros.
+    fn send_prev(&mut self, key: Key, command: Command, start: &[u8], outbox: &mut Outbox) -> Verdict {
+        let body = padded(start);
+        let cells_max = self.cells_waiting_max();
+        let Some(circuit) = self.circuits.get_mut(key) else {
+            return Verdict::Go;
+        };
+        let leg = circuit.prev;
+        push_cell!(
+            self,
+            key,
+            Side::Prev,
+            circuit.backward,
+            leg,
+            command,
+            &body,
+            cells_max,
+            outbox
+        )
+    }
+
+    /// A cell of our own to the next relay, outside relay crypto.
+    pub(super) fn send_next(&mut self, key: Key, command: Command, start: &[u8], outbox: &mut Outbox) -> Verdict {
+        let body = padded(start);
+        let cells_max = self.cells_waiting_max();
+        let Some(circuit) = self.circuits.get_mut(key) else {
+            return Verdict::Go;
+        };
+        let Some(leg) = circuit.next.leg() else {
+            return Verdict::Go;
+        };
+        push_cell!(
+            self,
+            key,
+            Side::Next,
+            circuit.forward,
+            leg,
+            command,
+            &body,
+            cells_max,
+            outbox
+        )
+    }
+
+    /// A message of our own for the client.
+    pub(super) fn originate(&mut self, key: Key, message: &RelayMessage<'_>, outbox: &mut Outbox) -> Verdict {
+        let cells_max = self.cells_waiting_max();
+        let Some(circuit) = self.circuits.get_mut(key) else {
+            return Verdict::Go;
+        };
+        let Some(layer) = circuit.layer.as_mut() else {
+            return Verdict::Go;
+        };
+        let Ok(body) = layer.originate(message, &mut self.dice) else {
+            return Verdict::end(key, DestroyReason::Internal);
+        };
+        let leg = circuit.prev;
+        push_cell!(
+            self,
+            key,
+            Side::Prev,
+            circuit.backward,
+            leg,
+            Command::RELAY,
+            &body,
+            cells_max,
+            outbox
+        )
+    }
+
+    /// RELAY and RELAY_EARLY: the way that nearly all cells go. No allocation, no lock, one copy.
+    #[inline]
+    pub(super) fn relay_cell(
+        &mut self,
+        now: Now,
+        key: Key,
+        circ_id: u32,
+        command: Command,
+        body: &mut Body,
+        outbox: &mut Outbox,
+    ) -> Verdict {
+        let Some(channel) = self.channels.get_mut(key) else {
+            return Verdict::Go;
+        };
+        // It may have been destroyed a moment ago.
+        let Some(seat) = channel.seat(circ_id) else {
+            return Verdict::Go;
+        };
+        match seat.side {
+            Side::Prev => self.forward(now, seat.circuit, command, body, outbox),
+            Side::Next => self.backward(seat.circuit, command, body, outbox),
+        }
+    }
+
+    #[inline]
+    fn forward(&mut self, now: Now, key: Key, command: Command, body: &mut Body, outbox: &mut Outbox) -> Verdict {
+        let cells_max = self.cells_waiting_max();
+        let Some(circuit) = self.circuits.get_mut(key) else {
+            return Verdict::Go;
+        };
+        if command == Command::RELAY_EARLY {
+            match circuit.early_cells_left.checked_sub(1) {
+                Some(left) => circuit.early_cells_left = left,
+                None => return self.violation(key),
+            }
+        }
+        // A client that talks before its handshake is answered.
+        let Some(layer) = circuit.layer.as_mut() else {
+            return self.violation(key);
+        };
+        if let Some(tag) = layer.receive(command, body) {
+            return self.message(now, key, command, tag, body, outbox);
+        }
+        // Nobody behind us, and not for us.
+        let Some(leg) = circuit.next.leg() else {
+            return self.violation(key);
+        };
+        self.tally.cells_relayed += 1;
+        push_cell!(
+            self,
+            key,
+            Side::Next,
+            circuit.forward,
+            leg,
+            command,
+            body,
+            cells_max,
+            outbox
+        )
+    }
+
+    #[inline]
+    fn backward(&mut self, key: Key, command: Command, body: &mut Body, outbox: &mut Outbox) -> Verdict {
+        let cells_max = self.cells_waiting_max();
+        let Some(circuit) = self.circuits.get_mut(key) else {
+            return Verdict::Go;
+        };
+        // Only clients extend circuits.
+        if command == Command::RELAY_EARLY {
+            return self.violation(key);
+        }
+        let Some(layer) = circuit.layer.as_mut() else {
+            return self.violation(key);
+        };
+        layer.pass(command, body);
+        self.tally.cells_relayed += 1;
+        let leg = circuit.prev;
+        push_cell!(
+            self,
+            key,
+            Side::Prev,
+            circuit.backward,
+            leg,
+            command,
+            body,
+            cells_max,
+            outbox
+        )
+    }
+
+    #[cold]
+    fn violation(&mut self, key: Key) -> Verdict {
+        self.tally.protocol_violations += 1;
+        Verdict::end(key, DestroyReason::TorProtocol)
+    }
+
+    /// A message for us.
+    #[cold]
+    fn message(&mut self, now: Now, key: Key, command: Command, tag: Tag, body: &Body, outbox: &mut Outbox) -> Verdict {
+        let Some(circuit) = self.circuits.get_mut(key) else {
+            return Verdict::Go;
+        };
+        let Some(layer) = circuit.layer.as_ref() else {
+            return Verdict::Go;
+        };
+        let message = match RelayMessage::read(body, layer.format()) {
+            Ok(message) => message,
+            Err(BadMessage::CutShort(_) | BadMessage::UnknownCommand | BadMessage::StreamZero) => {
+                return self.violation(key);
+            }
+        };
+        // param-spec `AllowNonearlyExtend`.
+        let any_may_extend = self.network.parameters.clamped("AllowNonearlyExtend", 0, 0, 1) == 1;
+        let how = Circumstances {
+            may_extend: command == Command::RELAY_EARLY || any_may_extend,
+            from_client: self
+                .channels
+                .get(circuit.prev.channel)
+                .is_none_or(|channel| channel.peer().is_none()),
+        };
+        match deed(&message, how) {
+            Deed::Ignore => Verdict::Go,
+            Deed::Drop => {
+                self.tally.drop_cells += 1;
+                Verdict::Go
+            }
+            Deed::Data => match circuit.sendme_due() {
+                true => self.acknowledge(key, tag, outbox),
+                false => Verdict::Go,
+            },
+            Deed::Extend(wish) => self.extend(now, key, &wish, outbox),
+            Deed::Truncate => self.truncate(key, outbox),
+            Deed::Answer(answer, data) => {
+                let message = RelayMessage {
+                    command: answer,
+                    stream_id: message.stream_id,
+                    data: &data,
+                };
+                self.originate(key, &message, outbox)
+            }
+            Deed::End(_) => self.violation(key),
+        }
+    }
+
+    /// SENDME version 1 (tor-spec, "SENDME Message Format"): which cell it is for shows that we had it.
+    fn acknowledge(&mut self, key: Key, tag: Tag, outbox: &mut Outbox) -> Verdict {
+        let mut data = vec![1, 0, tag.as_slice().len() as u8];
+        data.extend(tag.as_slice());
+        self.originate(
+            key,
+            &RelayMessage {
+                command: RelayCommand::SENDME,
+                stream_id: 0,
+                data: &data,
+            },
+            outbox,
+        )
+    }
+
+    /// The client takes the circuit back to us: what lies behind ends.
+    fn truncate(&mut self, key: Key, outbox: &mut Outbox) -> Verdict {
+        let Some(circuit) = self.circuits.get_mut(key) else {
+            return Verdict::Go;
+        };
+        let next = std::mem::replace(&mut circuit.next, Next::Nothing);
+        circuit.forward.clear(&mut self.pool);
+        circuit.forward.leaves_round();
+        if let Next::Connecting { attempt, .. } = next {
+            self.attempts.withdraw(attempt, key);
+        }
+        if let Some(leg) = next.leg() {
+            // The circuit may go on over another channel: this one must not find it in its round then.
+            if let Some(channel) = self.channels.get_mut(leg.channel) {
+                channel.round.expel(Seat {
+                    circuit: key,
+                    side: Side::Next,
+                });
+            }
+            self.leave(leg, false, Some(DestroyReason::Destroyed), outbox);
+        }
+        let data = [DestroyReason::Requested as u8];
+        let message = RelayMessage {
+            command: RelayCommand::TRUNCATED,
+            stream_id: 0,
+            data: &data,
+        };
+        self.originate(key, &message, outbox)
+    }
+
+    /// CREATED2: the next relay has answered.
+    pub(super) fn created(&mut self, key: Key, circ_id: u32, body: &[u8], outbox: &mut Outbox) -> Verdict {
+        let Some(seat) = self.channels.get_mut(key).and_then(|channel| channel.seat(circ_id)) else {
+            return Verdict::Go;
+        };
+        let Some(circuit) = self.circuits.get_mut(seat.circuit) else {
+            return Verdict::Go;
+        };
+        let (Side::Next, &Next::Creating(leg)) = (seat.side, &circuit.next) else {
+            return self.violation(seat.circuit);
+        };
+        let Ok(handshake) = created2(body) else {
+            return self.violation(seat.circuit);
+        };
+        circuit.next = Next::Open(leg);
+        let mut data = Vec::with_capacity(BODY_BYTES);
+        write_created2(&mut data, handshake);
+        let message = RelayMessage {
+            command: RelayCommand::EXTENDED2,
+            stream_id: 0,
+            data: &data,
+        };
+        self.originate(seat.circuit, &message, outbox)
+    }
+
+    /// An answer to something that we never send.
+    pub(super) fn never_asked(&mut self, key: Key, circ_id: u32) -> Verdict {
+        match self.channels.get_mut(key).and_then(|channel| channel.seat(circ_id)) {
+            Some(seat) => self.violation(seat.circuit),
+            None => Verdict::Go,
+        }
+    }
+
+    /// DESTROY: the other side is told that it ended, never why (tor#40649).
+    pub(super) fn destroyed(&mut self, key: Key, circ_id: u32) -> Verdict {
+        self.tally.destroy_cells += 1;
+        let told = Some(DestroyReason::Destroyed);
+        match self.channels.get_mut(key).and_then(|channel| channel.seat(circ_id)) {
+            Some(Seat {
+                circuit,
+                side: Side::Prev,
+            }) => Verdict::EndCircuit {
+                circuit,
+                to_prev: None,
+                to_next: told,
+            },
+            Some(Seat {
+                circuit,
+                side: Side::Next,
+            }) => Verdict::EndCircuit {
+                circuit,
+                to_prev: told,
+                to_next: None,
+            },
+            None => Verdict::Go,
+        }
+    }
+
+    /// Called by [`Engine::carry_out`] and by the end of a channel, when nobody holds the circuit.
+    pub(super) fn end_circuit(
+        &mut self,
+        now: Now,
+        key: Key,
+        to_prev: Option<DestroyReason>,
+        to_next: Option<DestroyReason>,
+        outbox: &mut Outbox,
+    ) {
+        let Some(mut circuit) = self.circuits.remove(key) else {
+            return;
+        };
+        let (forward, backward) = (circuit.forward.is_in_round(), circuit.backward.is_in_round());
+        circuit.forward.clear(&mut self.pool);
+        circuit.backward.clear(&mut self.pool);
+        self.leave(circuit.prev, backward, to_prev, outbox);
+        if let Some(leg) = circuit.next.leg() {
+            self.leave(leg, forward, to_next, outbox);
+        }
+        if let Next::Connecting { attempt, .. } = circuit.next {
+            self.attempts.withdraw(attempt, key);
+        }
+        for leg in [Some(circuit.prev), circuit.next.leg()].into_iter().flatten() {
+            if let Some(channel) = self.channels.get_mut(leg.channel) {
+                channel.last_needed = now.steady;
+            }
+        }
+    }
+
+    /// Takes a circuit off a channel, with or without telling.
+    fn leave(&mut self, leg: Leg, in_round: bool, told: Option<DestroyReason>, outbox: &mut Outbox) {
+        let Some(channel) = self.channels.get_mut(leg.channel) else {
+            return;
+        };
+        channel.unseat_circuit(leg.circ_id);
+        if in_round {
+            let circuits: &Slab<Circuit> = &self.circuits;
+            channel.round.left(|seat| {
+                circuits
+                    .get(seat.circuit)
+                    .is_some_and(|other| other.stands_at(seat.side))
+            });
+        }
+        if let Some(reason) = told {
+            channel.destroy(leg.circ_id, reason, outbox);
+        }
+    }
+}
+
+fn padded(start: &[u8]) -> Body {
+    let mut body = [0; BODY_BYTES];
+    body.iter_mut().zip(start).for_each(|(to, from)| *to = *from);
+    body
+}

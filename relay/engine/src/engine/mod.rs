@@ -1,0 +1,165 @@
+//! One shard: its channels, its circuits, and the order in which things happen to them.
+//!
+//! Handlers never end a circuit or a channel: they return a [`Verdict`], which [`Engine::carry_out`] executes when the
+//! handler is done with whatever it held. That is the only place where either dies.
+
+mod circuits;
+mod extending;
+mod links;
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::{SeedableRng, rngs::StdRng};
+use relay_wire::relay_cells::DestroyReason;
+
+use self::extending::Attempts;
+use crate::channel::{Channel, Directory};
+use crate::circuit::Circuit;
+use crate::circuit::onion_queue::OnionQueue;
+use crate::door::{ChannelId, Input, Now, Outbox, Tally};
+use crate::mux::{CELLS_WAITING_MAX, Pool};
+use crate::network::NetworkView;
+use crate::settings::Settings;
+use crate::slab::{Key, Slab};
+use crate::timers::Timers;
+
+/// One shard: channels, their circuits, and nothing of the outside world.
+///
+/// Channels are named by the driver, across all shards; everything else is named by the engine.
+pub struct Engine {
+    dice: StdRng,
+    /// `None` until the driver has said who we are; until then no channel is taken.
+    settings: Option<Arc<Settings>>,
+    network: Arc<NetworkView>,
+    channels: Slab<Channel>,
+    channel_keys: HashMap<ChannelId, Key>,
+    relays: Directory,
+    attempts: Attempts,
+    circuits: Slab<Circuit>,
+    pool: Pool,
+    onions: OnionQueue,
+    timers: Timers,
+    /// The onion queue's alarm that is set already.
+    onion_alarm: Option<Duration>,
+    retiring: bool,
+    tally: Tally,
+}
+
+/// What a handler wants to be done once it is through.
+#[must_use]
+enum Verdict {
+    /// Nothing.
+    Go,
+    /// The circuit ends; each side that has a reason is told it.
+    EndCircuit {
+        circuit: Key,
+        to_prev: Option<DestroyReason>,
+        to_next: Option<DestroyReason>,
+    },
+    /// The channel ends with all its circuits; the text names the rule that was broken, if one was.
+    CloseChannel { channel: Key, rule: Option<&'static str> },
+}
+
+impl Verdict {
+    /// The circuit ends for a reason of ours: the client is told it, the rest only that it ended.
+    fn end(circuit: Key, reason: DestroyReason) -> Self {
+        Self::EndCircuit {
+            circuit,
+            to_prev: Some(reason),
+            to_next: Some(DestroyReason::Destroyed),
+        }
+    }
+}
+
+impl Engine {
+    /// An engine without channels. `seed` is all the randomness that it will ever have.
+    pub fn new(seed: [u8; 32]) -> Self {
+        Self {
+            dice: StdRng::from_seed(seed),
+            settings: None,
+            network: Arc::default(),
+            channels: Slab::new(),
+            channel_keys: HashMap::new(),
+            relays: Directory::default(),
+            attempts: Attempts::default(),
+            circuits: Slab::new(),
+            pool: Pool::new(),
+            onions: OnionQueue::new(),
+            timers: Timers::default(),
+            onion_alarm: None,
+            retiring: false,
+            tally: Tally::default(),
+        }
+    }
+
+    /// Takes one input; all its consequences are in `outbox` when this returns.
+    pub fn handle(&mut self, now: Now, input: Input<'_>, outbox: &mut Outbox) {
+        match input {
+            Input::Settings(settings) => self.settings = Some(settings),
+            Input::Network(network) => self.network = network,
+            Input::ChannelUp { channel, facts } => self.channel_up(now, channel, facts, outbox),
+            Input::Received { channel, bytes } => self.received(now, channel, bytes, outbox),
+            Input::Writable {
+                channel,
+                room_bytes_max,
+            } => self.writable(now, channel, room_bytes_max, outbox),
+            Input::Exported { channel, material } => self.exported(now, channel, material, outbox),
+            Input::ChannelDown { channel } => self.channel_down(now, channel, outbox),
+            Input::ConnectFailed { attempt } => {
+                self.attempt_failed(now, attempt, DestroyReason::ConnectFailed, outbox);
+            }
+            Input::OnionAnswered { ticket, answer } => self.onion_answered(now, ticket, answer, outbox),
+            Input::Timeout => self.timeout(now, outbox),
+            Input::Retire => self.retiring = true,
+        }
+    }
+
+    /// When the driver must say `Timeout` at the latest, on the steady clock.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.timers.next()
+    }
+
+    /// Sums and levels for metrics.
+    pub fn tally(&self) -> Tally {
+        let mut tally = self.tally.clone();
+        tally.circuits_open = self.circuits.len() as u64;
+        tally
+    }
+
+    /// Cells that wait in all queues of this shard.
+    pub fn cells_waiting(&self) -> usize {
+        self.pool.cells_waiting()
+    }
+
+    /// The one place where circuits and channels end.
+    fn carry_out(&mut self, now: Now, verdict: Verdict, outbox: &mut Outbox) {
+        match verdict {
+            Verdict::Go => {}
+            Verdict::EndCircuit {
+                circuit,
+                to_prev,
+                to_next,
+            } => {
+                self.end_circuit(now, circuit, to_prev, to_next, outbox);
+            }
+            Verdict::CloseChannel { channel, rule } => self.close_channel(now, channel, rule, outbox),
+        }
+    }
+
+    /// Cells that may wait on one circuit in one direction: param-spec `circ_max_cell_queue_size`.
+    fn cells_waiting_max(&self) -> u32 {
+        self.network
+            .parameters
+            .clamped("circ_max_cell_queue_size", CELLS_WAITING_MAX as i32, 1_000, i32::MAX) as u32
+    }
+
+    fn advertised(&self) -> &[SocketAddr] {
+        self.settings
+            .as_ref()
+            .map(|settings| settings.advertised.as_slice())
+            .unwrap_or_default()
+    }
+}
