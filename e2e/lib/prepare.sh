@@ -21,6 +21,8 @@ PACKAGES=(
   tor openssl busybox-static
 )
 
+trap 'echo >&2; step "interrupted"; exit 130' INT TERM
+
 step() { printf '[%6.1f s] %s\n' "$(now)" "$*" >&2; }
 now() { awk -v start="$RELAYFLEET_STARTED" -v end="$(date +%s.%N)" 'BEGIN { print end - start }'; }
 

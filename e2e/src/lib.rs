@@ -7,7 +7,9 @@
 pub mod cgroup;
 pub mod cluster;
 pub mod command;
+pub mod demo;
 pub mod image;
+pub mod interrupt;
 pub mod machine;
 pub mod process;
 pub mod programs;
@@ -15,4 +17,5 @@ pub mod say;
 pub mod snapshot;
 pub mod state;
 pub mod story;
+pub mod suite;
 pub mod tornet;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use e2e::{cluster, image, programs, say, snapshot, story, tornet};
+use e2e::suite::Layer;
+use e2e::{cluster, demo, image, interrupt, programs, say, snapshot, story, suite, tornet};
 
 /// Real processes on this machine: a cluster, a private Tor network, and the stories told on them.
 #[derive(Parser)]
@@ -17,6 +18,16 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
+    /// Everything at once, to look at: cluster, Tor network, operator, relays, a fetch through them.
+    Demo(demo::Arguments),
+    /// Every test of the project, or one layer of them.
+    Test {
+        /// Which layer.
+        #[arg(value_enum, default_value = "all")]
+        layer: Layer,
+        /// One story of the layer e2e, by its name.
+        story: Option<String>,
+    },
     /// Build Kubernetes' own programs (once per machine and version) and print their folder.
     Programs,
     /// A real Kubernetes in network namespaces of its own.
@@ -73,6 +84,14 @@ fn main() -> ExitCode {
 
 fn run(what: What) -> Result<()> {
     match what {
+        What::Demo(arguments) => {
+            interrupt::explain_on_interrupt()?;
+            demo::run(&arguments)?;
+        }
+        What::Test { layer, story } => {
+            interrupt::explain_on_interrupt()?;
+            suite::run(layer, story.as_deref())?;
+        }
         What::Programs => say::plain(programs::ready()?.display().to_string()),
         What::Cluster(ClusterCommand::Up { nodes }) => {
             let cluster = cluster::up(nodes)?;

@@ -65,6 +65,11 @@ pub fn repository() -> PathBuf {
     }
 }
 
+/// Cargo's target folder: `CARGO_TARGET_DIR`, or `target` in the repository.
+pub fn target() -> PathBuf {
+    repository().join(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()))
+}
+
 /// `$RELAYFLEET_CACHE`, or `~/.cache/relayfleet`.
 pub fn cache() -> PathBuf {
     match std::env::var_os("RELAYFLEET_CACHE") {

@@ -60,14 +60,15 @@ impl Places {
         Ok(())
     }
 
-    /// Removes both folders, each only if it carries our marker.
+    /// Removes both folders, each only if it carries our marker. The marker goes last, so that a kill in the middle
+    /// leaves no folder that the next run would take for somebody else's.
     ///
     /// # Errors
     /// Something in them cannot be removed.
     pub fn remove(&self) -> Result<()> {
         for folder in [&self.state, &self.run] {
             if folder.join(MARKER).exists() {
-                fs::remove_dir_all(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+                remove_marked(folder).with_context(|| format!("cannot remove {}", folder.display()))?;
             }
         }
         Ok(())
@@ -101,6 +102,22 @@ impl Places {
         file.lock().context("cannot lock")?;
         Ok(file)
     }
+}
+
+fn remove_marked(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_name() == MARKER {
+            continue;
+        }
+        if entry.file_type()?.is_dir() {
+            fs::remove_dir_all(entry.path())?
+        } else {
+            fs::remove_file(entry.path())?
+        }
+    }
+    fs::remove_file(folder.join(MARKER))?;
+    fs::remove_dir(folder)
 }
 
 /// What a cluster's run wrote down about itself, before it changed anything.

@@ -69,6 +69,11 @@ pub fn running() -> Result<Cluster> {
         .context("no cluster is up: start it with `e2e/demo` (or `cargo run -p e2e -- cluster up`)")
 }
 
+/// Whether anything of a cluster is on this machine, whole or half made.
+pub fn in_use() -> bool {
+    Places::default().in_use()
+}
+
 /// Takes the cluster away; well if none is there.
 ///
 /// # Errors

@@ -17,7 +17,10 @@ mod reproduce;
 pub use archive::{Image, Made};
 pub use build::{Programs, build_pause, build_static};
 pub use catalog::{Kind, make, make_all, make_pause_and_busybox};
-pub use reproduce::reproduce;
+pub use reproduce::{build_elsewhere, reproduce};
+
+/// The images that hold programs of ours.
+pub const OURS: [Kind; 3] = [Kind::Relay, Kind::Operator, Kind::Pause];
 
 /// The version that our own images carry as their tag.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -34,6 +34,21 @@ pub fn reproduce(workspace: &Path, scratch: &Path, tag: &str) -> anyhow::Result<
     Ok(first)
 }
 
+/// The images of our own programs, built from a copy of the workspace's files in this folder; what is there of an
+/// earlier build is used.
+///
+/// # Errors
+/// When the build fails.
+pub fn build_elsewhere(workspace: &Path, folder: &Path, tag: &str) -> anyhow::Result<Vec<Made>> {
+    fs::create_dir_all(folder)?;
+    // A file that the workspace no longer has must not take part.
+    let copy = folder.join("source");
+    if copy.exists() {
+        fs::remove_dir_all(&copy)?;
+    }
+    once(workspace, &folder.canonicalize()?, tag)
+}
+
 fn once(workspace: &Path, folder: &Path, tag: &str) -> anyhow::Result<Vec<Made>> {
     let copy = folder.join("source");
     copy_tracked(workspace, &copy)?;

@@ -1,0 +1,118 @@
+//! Installing the chart.
+
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use super::images::Images;
+use crate::cluster::Cluster;
+use crate::command::{command, output};
+use crate::image::Kind;
+use crate::programs::repository;
+
+/// Where the operator lives.
+pub const NAMESPACE: &str = "relayfleet-system";
+
+/// The chart's release, and the operator's Deployment.
+pub const RELEASE: &str = "relayfleet";
+
+/// `kubectl` and `helm`, speaking to one cluster.
+#[derive(Clone, Debug)]
+pub struct Tools {
+    kubectl: PathBuf,
+    helm: PathBuf,
+    kubeconfig: Option<PathBuf>,
+    context: Option<String>,
+}
+
+impl Tools {
+    /// For a cluster of ours.
+    pub fn of(cluster: &Cluster) -> Self {
+        Self {
+            kubectl: cluster.programs.join("kubectl"),
+            helm: cluster.programs.join("helm"),
+            kubeconfig: Some(cluster.kubeconfig()),
+            context: None,
+        }
+    }
+
+    /// For somebody else's cluster, by the name of its context.
+    pub fn of_context(kubectl: &Path, helm: &Path, context: &str) -> Self {
+        Self {
+            kubectl: kubectl.into(),
+            helm: helm.into(),
+            kubeconfig: None,
+            context: Some(context.into()),
+        }
+    }
+
+    /// `kubectl` with these arguments.
+    pub fn kubectl<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut kubectl = command(
+            &self.kubectl,
+            self.context.iter().map(|context| format!("--context={context}")),
+        );
+        self.with_kubeconfig(kubectl.args(arguments));
+        kubectl
+    }
+
+    fn helm<A: AsRef<OsStr>>(&self, arguments: impl IntoIterator<Item = A>) -> Command {
+        let mut helm = command(
+            &self.helm,
+            self.context.iter().map(|context| format!("--kube-context={context}")),
+        );
+        self.with_kubeconfig(helm.args(arguments));
+        helm
+    }
+
+    fn with_kubeconfig(&self, command: &mut Command) {
+        if let Some(kubeconfig) = &self.kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
+    }
+}
+
+/// Installs or upgrades the chart and waits until the operator is ready.
+///
+/// # Errors
+/// Helm or the operator fails; the error holds the operator's events and last lines.
+pub fn install(tools: &Tools, images: &Images) -> Result<()> {
+    let chart = repository().join("charts/relayfleet");
+    let mut helm = tools.helm(["upgrade", "--install", RELEASE]);
+    helm.arg(chart).args([
+        "--namespace",
+        NAMESPACE,
+        "--create-namespace",
+        "--wait",
+        "--timeout",
+        "3m",
+    ]);
+    let set = |helm: &mut Command, value: String| {
+        helm.arg("--set-string").arg(value);
+    };
+    for (key, kind) in [("operator", Kind::Operator), ("relay", Kind::Relay), ("tor", Kind::Tor)] {
+        set(&mut helm, format!("images.{key}={}", kind.name(&images.tag)));
+    }
+    // They were put there, and no registry has them.
+    set(&mut helm, "images.pullPolicy=Never".to_owned());
+    output(&mut helm).with_context(|| format!("the operator was not installed\n{}", troubles(tools)))?;
+    Ok(())
+}
+
+fn troubles(tools: &Tools) -> String {
+    let mut text = String::new();
+    for line in [
+        "get pods,deployments -o wide",
+        "get events --sort-by=.lastTimestamp",
+        "logs deployment/relayfleet",
+    ] {
+        let mut ask = tools.kubectl(["-n", NAMESPACE]);
+        let said = output(ask.args(line.split(' '))).unwrap_or_else(|error| format!("{error:#}"));
+        let last: Vec<&str> = said.lines().rev().take(15).collect();
+        text.push_str(&format!("--- kubectl {line}\n"));
+        text.extend(last.into_iter().rev().map(|line| format!("  | {line}\n")));
+    }
+    text
+}

@@ -1,0 +1,179 @@
+//! Our operator and our relays in the cluster.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::command::await_yes;
+use crate::demo::fleet::{NAMESPACE, PATIENCE};
+use crate::demo::{Demo, operator};
+use crate::say;
+
+/// Enough to see that a path works; the demo moves more.
+const FETCH_BYTES: u64 = 5_000_000;
+
+/// The namespace enforces it; a pod that ran there passed.
+pub(super) fn pods_are_restricted(demo: &Demo) -> Result<()> {
+    let level = "jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}";
+    let enforced = demo.cluster.kubectl(["get", "namespace", NAMESPACE, "-o", level])?;
+    ensure!(
+        enforced == "restricted",
+        "the namespace of the relays enforces {enforced:?}"
+    );
+    ensure!(
+        demo.fleet.objects("pods")?.len() == demo.fleet.relays()?.len(),
+        "not one pod for each relay"
+    );
+    Ok(())
+}
+
+/// Same fingerprint, back in the consensus at its new address, and bytes go through it.
+pub(super) fn a_deleted_pod_is_the_same_relay_again(demo: &Demo) -> Result<()> {
+    let before = demo.fleet.relays()?;
+    let victim = before.first().context("no relay")?;
+    let old = pod_uid(demo, &victim.pod)?;
+    demo.cluster.kubectl(["-n", NAMESPACE, "delete", "pod", &victim.pod])?;
+    let replaced = || {
+        let now = demo
+            .fleet
+            .relays()
+            .ok()
+            .and_then(|all| all.into_iter().find(|relay| relay.name == victim.name));
+        now.is_some_and(|relay| pod_uid(demo, &relay.pod).is_ok_and(|uid| uid != old))
+    };
+    await_yes("a new pod", PATIENCE, replaced).with_context(|| demo.fleet.troubles())?;
+    demo.fleet.await_ready()?;
+    let after = demo.fleet.relays()?;
+    let again = after
+        .iter()
+        .find(|relay| relay.name == victim.name)
+        .context("the relay is gone")?;
+    ensure!(
+        again.fingerprint == victim.fingerprint,
+        "{} became {}",
+        victim.fingerprint,
+        again.fingerprint
+    );
+    say::step(format!(
+        "{} is {} again, at {}",
+        again.nickname, again.fingerprint, again.address
+    ));
+    demo.await_consensus()?;
+    demo.fetch_through_all(FETCH_BYTES).map(drop)
+}
+
+/// The API server's audit log tells who wrote what. Leases and events are not in it.
+pub(super) fn a_restarted_operator_writes_nothing(demo: &Demo) -> Result<()> {
+    let before = state_of_all(demo)?;
+    let audit = demo.cluster.places.state.join("log/audit.log");
+    let seen = fs::metadata(&audit)?.len();
+    let old = operator_pod(demo)?;
+    demo.cluster
+        .kubectl(["-n", operator::NAMESPACE, "delete", "pod", &old])?;
+    await_yes("a new operator", PATIENCE, || {
+        operator_pod(demo).is_ok_and(|new| new != old && is_ready(demo, &new))
+    })?;
+    // Nothing tells that nothing more will come: this is how long it may take to think of something.
+    std::thread::sleep(Duration::from_secs(20));
+    let text = fs::read(&audit)?;
+    let since = text.get(usize::try_from(seen)?..).unwrap_or(&text);
+    let writes = writes_of_the_operator(&String::from_utf8_lossy(since));
+    ensure!(writes.is_empty(), "the operator wrote:\n  {}", writes.join("\n  "));
+    let after = state_of_all(demo)?;
+    ensure!(before == after, "changed: {before:#?}\nto: {after:#?}");
+    Ok(())
+}
+
+fn writes_of_the_operator(audit: &str) -> Vec<String> {
+    let user = format!("system:serviceaccount:{}:", operator::NAMESPACE);
+    let entries = audit
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let text = |entry: &Value, path: &str| {
+        entry
+            .pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    entries
+        .filter(|entry| text(entry, "/user/username").starts_with(&user))
+        .map(|entry| format!("{} {}", text(&entry, "/verb"), text(&entry, "/requestURI")))
+        .collect()
+}
+
+/// Version of every object of the relays, and how often their containers were restarted.
+fn state_of_all(demo: &Demo) -> Result<BTreeMap<String, String>> {
+    let mut found = BTreeMap::new();
+    for kind in [
+        "relays",
+        "pods",
+        "secrets",
+        "configmaps",
+        "services",
+        "persistentvolumeclaims",
+    ] {
+        for object in demo.fleet.objects(kind)? {
+            let text = |path: &str| object.pointer(path).map(Value::to_string).unwrap_or_default();
+            let restarts = text("/status/containerStatuses/0/restartCount");
+            let value = format!(
+                "{} {} {restarts}",
+                text("/metadata/uid"),
+                text("/metadata/resourceVersion")
+            );
+            found.insert(format!("{kind}/{}", text("/metadata/name")), value);
+        }
+    }
+    Ok(found)
+}
+
+fn pod_uid(demo: &Demo, pod: &str) -> Result<String> {
+    demo.cluster
+        .kubectl(["-n", NAMESPACE, "get", "pod", pod, "-o", "jsonpath={.metadata.uid}"])
+}
+
+fn operator_pod(demo: &Demo) -> Result<String> {
+    let names = demo.cluster.kubectl([
+        "-n",
+        operator::NAMESPACE,
+        "get",
+        "pods",
+        "--field-selector=status.phase=Running",
+        "-o",
+        "jsonpath={range .items[?(!@.metadata.deletionTimestamp)]}{.metadata.name} {end}",
+    ])?;
+    names
+        .split_whitespace()
+        .next()
+        .map(str::to_owned)
+        .context("no operator runs")
+}
+
+fn is_ready(demo: &Demo, pod: &str) -> bool {
+    let condition = "jsonpath={.status.conditions[?(@.type=='Ready')].status}";
+    let said = demo
+        .cluster
+        .kubectl(["-n", operator::NAMESPACE, "get", "pod", pod, "-o", condition]);
+    said.is_ok_and(|status| status == "True")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_operators_writes_are_counted() {
+        let line = |user: &str| {
+            format!(r#"{{"verb":"patch","requestURI":"/apis/x","user":{{"username":"system:serviceaccount:{user}"}}}}"#)
+        };
+        let audit = format!(
+            "{}\n{}\nnot json\n",
+            line("relayfleet-system:relayfleet"),
+            line("kube-system:other")
+        );
+        assert_eq!(writes_of_the_operator(&audit), ["patch /apis/x"]);
+    }
+}

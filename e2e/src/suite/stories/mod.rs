@@ -1,0 +1,125 @@
+//! Stories told on the whole machine, in this order: each but the first and the last uses what the demo brought up.
+
+mod demo;
+mod fleet;
+mod images;
+
+use anyhow::{Context, Result};
+
+use super::{Counts, Tally};
+use crate::demo::{Demo, down};
+use crate::story::slot::{self, Slotted};
+use crate::{cluster, image, machine, programs, say, snapshot};
+
+type Story = fn(&Demo) -> Result<()>;
+
+/// Stories on the running demo: a name to choose it by, its moral, and how it goes.
+const ON_THE_DEMO: [(&str, &str, Story); 5] = [
+    (
+        "strict",
+        "our relays' pods run under the strictest Pod Security",
+        fleet::pods_are_restricted,
+    ),
+    (
+        "pod",
+        "a pod deleted by hand comes back as the same relay",
+        fleet::a_deleted_pod_is_the_same_relay_again,
+    ),
+    (
+        "restart",
+        "a restarted operator writes nothing and restarts nothing",
+        fleet::a_restarted_operator_writes_nothing,
+    ),
+    (
+        "again",
+        "a second demo finds everything and changes nothing",
+        demo::a_second_run_changes_nothing,
+    ),
+    (
+        "digest",
+        "images built in another folder have the same digests",
+        images::same_digest_elsewhere,
+    ),
+];
+
+/// Runs all stories, or one by its name.
+pub(super) fn run(tally: &mut Tally, only: Option<&str>) {
+    let wanted = |name: &str| only.is_none_or(|only| only == name);
+    if !names().any(wanted) {
+        let names: Vec<&str> = names().collect();
+        tally.check("choosing a story", || {
+            anyhow::bail!(
+                "no story is called {:?}; there are: {}",
+                only.unwrap_or_default(),
+                names.join(", ")
+            )
+        });
+        return;
+    }
+    let mut before = None;
+    let ready = tally.check("the machine is ready and nothing of ours is on it", || {
+        machine::root()?;
+        if cluster::in_use() {
+            say::step("a demo is up, whole or half made: taking it away, as the tests need its addresses");
+        }
+        down()?;
+        before = Some(snapshot::take()?);
+        Ok(Counts::ONE)
+    });
+    let Some(before) = before.filter(|_| ready) else {
+        return tally.skip("all stories", "the machine is not ready");
+    };
+    if wanted("slot") {
+        tally.check("our relay carries a C tor client's bytes in a network of C tor", || {
+            one(our_relay_as_a_slot())
+        });
+    }
+    on_the_demo(tally, wanted);
+    tally.check("taking the demo away leaves nothing behind", || {
+        down()?;
+        one(demo::nothing_is_left(&before))
+    });
+}
+
+fn on_the_demo(tally: &mut Tally, wanted: impl Fn(&str) -> bool) {
+    if wanted("kill") {
+        tally.check("a demo killed at three random moments comes up when run again", || {
+            one(demo::killed_three_times())
+        });
+    }
+    let mut running = None;
+    tally.check(
+        "the demo ends with a stranger's bytes through our relay in a pod",
+        || {
+            running = Some(demo::runs_to_its_end().context("run it alone with e2e/demo")?);
+            Ok(Counts::ONE)
+        },
+    );
+    for (name, moral, story) in ON_THE_DEMO {
+        match &running {
+            _ if !wanted(name) => {}
+            Some(demo) => drop(tally.check(moral, || one(story(demo)))),
+            None => tally.skip(moral, "there is no demo to tell it on"),
+        }
+    }
+}
+
+fn our_relay_as_a_slot() -> Result<()> {
+    let relay = image::build_static(&programs::repository())?.relay;
+    slot::tell(&Slotted {
+        relay: relay.display().to_string(),
+        times: 10,
+        bytes: 20_000_000,
+        streams: 8,
+    })
+}
+
+fn names() -> impl Iterator<Item = &'static str> {
+    ["slot", "kill", "demo"]
+        .into_iter()
+        .chain(ON_THE_DEMO.iter().map(|(name, ..)| *name))
+}
+
+fn one(told: Result<()>) -> Result<Counts> {
+    told.map(|()| Counts::ONE)
+}

@@ -1,0 +1,23 @@
+//! The layer that needs nothing but Rust.
+
+use super::Tally;
+use super::cargo::{cargo, one, tests};
+
+/// Format, lints, then unit and simulation tests of every crate; among them the one that compares `crds/` with the
+/// types.
+pub(super) fn run(tally: &mut Tally) {
+    tally.check("formatted", || one("fmt", &mut cargo("fmt --all --check")));
+    // Plain cargo test, not nextest: to build nextest costs a fresh machine more than it ever gives back.
+    tally.check("unit and simulation tests", || {
+        tests(
+            "unit",
+            &mut cargo("test --workspace --locked --lib --bins --tests --no-fail-fast"),
+        )
+    });
+    tally.check("no lint", || {
+        one(
+            "clippy",
+            &mut cargo("clippy --workspace --all-targets --locked -- -D warnings"),
+        )
+    });
+}
