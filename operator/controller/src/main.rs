@@ -1,3 +1,88 @@
 //! The controller: the thin loop around `operator-plan`, and the only room with a Kubernetes client.
+//!
+//! ```text
+//! watch -> reconcile: gather -> (plan) decide -> apply status, then steps
+//! ```
+//!
+//! Only `gather` reads the cluster for a round, only `apply` writes to it; `lease` does both for its one Lease.
 
-fn main() {}
+mod apply;
+mod arguments;
+mod cluster;
+mod events;
+mod gather;
+mod lease;
+mod reconcile;
+mod server;
+mod telemetry;
+mod watch;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tokio::sync::watch::Receiver;
+use tracing::{error, info};
+
+use arguments::Arguments;
+use cluster::Cluster;
+use lease::LeaseKeeper;
+use telemetry::Telemetry;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Err(error) = telemetry::start_logging(&arguments.log_filter, arguments.log_format) {
+        eprintln!("operator: {error:#}");
+        return ExitCode::from(2);
+    }
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main]
+async fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let stop = server::stop_on_signal()?;
+    let telemetry = Arc::new(Telemetry::new()?);
+    let address = server::serve(arguments.listen, Arc::clone(&telemetry)).await?;
+    info!(%address, version = env!("CARGO_PKG_VERSION"), "operator starts; /metrics and /healthz are served");
+    let client = cluster::connect(&arguments).await?;
+    cluster::check(&client).await?;
+    let Some(leader) = lead(&arguments, &client, &telemetry, stop.clone()).await? else {
+        return Ok(()); // asked to stop before it led
+    };
+    let cluster = Arc::new(Cluster::new(
+        client,
+        arguments.settings(),
+        Arc::clone(&telemetry),
+        &arguments.instance(),
+    ));
+    tokio::select! {
+        () = watch::run(cluster, arguments.watch_namespace.as_deref(), arguments.concurrency, stop.clone()) => {}
+        lost = leader.keep(&telemetry) => return Err(lost),
+    }
+    leader.release().await;
+    info!("operator stops");
+    Ok(())
+}
+
+/// Waits until this process leads; `None` if it is asked to stop before.
+async fn lead(
+    arguments: &Arguments,
+    client: &kube::Client,
+    telemetry: &Telemetry,
+    mut stop: Receiver<bool>,
+) -> anyhow::Result<Option<LeaseKeeper>> {
+    let keeper = LeaseKeeper::new(client.clone(), arguments);
+    tokio::select! {
+        led = keeper.acquire() => led.context("cannot lead")?,
+        _ = stop.wait_for(|stop| *stop) => return Ok(None),
+    }
+    telemetry.leader.set(1);
+    Ok(Some(keeper))
+}

@@ -1,0 +1,174 @@
+//! The only place that writes to the cluster, and counts every write.
+
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{Pod, Secret};
+use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::PartialObjectMeta;
+use kube::{Api, Resource, ResourceExt as _};
+use operator_api::{Relay, RelayStatus, names};
+use operator_plan::Step;
+use operator_plan::desired::identity::new_identity;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use crate::cluster::Cluster;
+
+/// Owner of the fields that we apply.
+const FIELD_MANAGER: &str = "relayfleet-operator";
+/// Owner of the status.
+const STATUS_MANAGER: &str = "relayfleet-operator-status";
+
+/// Why a write was not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApplyError {
+    /// The API server refused it, or could not be reached.
+    #[error("{step}: {source}")]
+    Api {
+        /// What was tried.
+        step: &'static str,
+        /// What the API server said.
+        source: kube::Error,
+    },
+    /// Since the facts were gathered an identity has come up: the next round will see it.
+    #[error("the identity changed while keys were to be made")]
+    IdentityAppeared,
+    /// No keys could be drawn.
+    #[error("cannot make keys: {0}")]
+    Keys(String),
+}
+
+impl ApplyError {
+    /// Somebody else was faster; look again at once.
+    pub(crate) fn is_conflict(&self) -> bool {
+        match self {
+            Self::Api {
+                source: kube::Error::Api(status),
+                ..
+            } => status.code == 409,
+            Self::IdentityAppeared => true,
+            Self::Api { .. } | Self::Keys(_) => false,
+        }
+    }
+}
+
+/// Writes the status.
+pub(crate) async fn apply_status(cluster: &Cluster, relay: &Relay, status: &RelayStatus) -> Result<(), ApplyError> {
+    let patch = json!({
+        "apiVersion": Relay::api_version(&()),
+        "kind": Relay::kind(&()),
+        // The uid, so that a Relay of the same name made meanwhile does not get this one's fingerprint.
+        "metadata": {"name": relay.name_any(), "uid": relay.metadata.uid},
+        "status": status,
+    });
+    let parameters = PatchParams::apply(STATUS_MANAGER).force();
+    let relays: Api<Relay> = api(cluster, relay);
+    let done = relays
+        .patch_status(&relay.name_any(), &parameters, &Patch::Apply(&patch))
+        .await;
+    count(cluster, "Relay", "status", "write the status", done).map(|_| ())
+}
+
+/// Does one step.
+pub(crate) async fn apply(cluster: &Cluster, relay: &Relay, step: &Step) -> Result<(), ApplyError> {
+    match step {
+        Step::CreateIdentity => create_identity(cluster, relay).await,
+        Step::ApplyTorrc(torrc) => put(cluster, relay, torrc.as_ref(), "apply the torrc").await,
+        Step::CreateClaim(claim) => create(cluster, relay, claim.as_ref(), "create the volume claim").await,
+        Step::ApplyService(service) => put(cluster, relay, service.as_ref(), "apply the Service").await,
+        Step::CreatePod(pod) => create(cluster, relay, pod.as_ref(), "create the pod").await,
+        Step::DeletePod { uid } => delete_pod(cluster, relay, uid).await,
+    }
+}
+
+/// The one write that cannot be taken back: asked once more, then `create`, never anything else.
+async fn create_identity(cluster: &Cluster, relay: &Relay) -> Result<(), ApplyError> {
+    let read = |source| ApplyError::Api {
+        step: "look for an identity",
+        source,
+    };
+    let fresh = api::<Relay>(cluster, relay)
+        .get(&relay.name_any())
+        .await
+        .map_err(read)?;
+    let secrets: Api<PartialObjectMeta<Secret>> = api(cluster, relay);
+    let secret = secrets
+        .get_opt(&names::identity_secret(&relay.name_any()))
+        .await
+        .map_err(read)?;
+    let recorded = fresh.status.as_ref().is_some_and(|status| status.identity.is_some());
+    if recorded || secret.is_some() || fresh.metadata.uid != relay.metadata.uid {
+        return Err(ApplyError::IdentityAppeared);
+    }
+    let keys = tokio::task::spawn_blocking(move || new_identity(&fresh, &mut rand::rng())); // some tenths of a second
+    let secret = keys.await.map_err(|error| ApplyError::Keys(error.to_string()))?;
+    let secret = secret.map_err(|error| ApplyError::Keys(error.to_string()))?;
+    create(cluster, relay, &secret, "create the identity Secret").await
+}
+
+async fn delete_pod(cluster: &Cluster, relay: &Relay, uid: &str) -> Result<(), ApplyError> {
+    let this_very_pod = Preconditions {
+        uid: Some(uid.to_owned()),
+        resource_version: None,
+    };
+    let parameters = DeleteParams {
+        preconditions: Some(this_very_pod),
+        ..Default::default()
+    };
+    let done = api::<Pod>(cluster, relay).delete(&relay.name_any(), &parameters).await;
+    match count(cluster, "Pod", "delete", "delete the pod", done) {
+        Err(ApplyError::Api {
+            source: kube::Error::Api(status),
+            ..
+        }) if status.code == 404 => Ok(()),
+        other => other.map(|_| ()),
+    }
+}
+
+async fn create<K>(cluster: &Cluster, relay: &Relay, object: &K, step: &'static str) -> Result<(), ApplyError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let parameters = PostParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..Default::default()
+    };
+    let done = api::<K>(cluster, relay).create(&parameters, object).await;
+    count(cluster, &K::kind(&()), "create", step, done).map(|_| ())
+}
+
+async fn put<K>(cluster: &Cluster, relay: &Relay, object: &K, step: &'static str) -> Result<(), ApplyError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
+{
+    let parameters = PatchParams::apply(FIELD_MANAGER).force();
+    let done = api::<K>(cluster, relay)
+        .patch(&object.name_any(), &parameters, &Patch::Apply(object))
+        .await;
+    count(cluster, &K::kind(&()), "apply", step, done).map(|_| ())
+}
+
+fn api<K>(cluster: &Cluster, relay: &Relay) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    Api::namespaced(cluster.client.clone(), &relay.namespace().unwrap_or_default())
+}
+
+fn count<T>(
+    cluster: &Cluster,
+    kind: &str,
+    verb: &str,
+    step: &'static str,
+    done: kube::Result<T>,
+) -> Result<T, ApplyError> {
+    let result = if done.is_ok() { "ok" } else { "refused" };
+    cluster
+        .telemetry
+        .api_writes
+        .with_label_values(&[kind, verb, result])
+        .inc();
+    done.map_err(|source| ApplyError::Api { step, source })
+}

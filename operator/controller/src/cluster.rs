@@ -1,0 +1,79 @@
+//! The way to the cluster, and what every round needs of it.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use kube::api::ListParams;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::runtime::events::{Recorder, Reporter};
+use kube::{Api, Client, Config};
+use operator_api::Relay;
+use operator_plan::Settings;
+
+use crate::arguments::Arguments;
+use crate::telemetry::Telemetry;
+
+/// Client, settings and counters, shared by all rounds.
+pub(crate) struct Cluster {
+    pub(crate) client: Client,
+    pub(crate) settings: Settings,
+    pub(crate) telemetry: Arc<Telemetry>,
+    pub(crate) recorder: Recorder,
+}
+
+impl Cluster {
+    pub(crate) fn new(client: Client, settings: Settings, telemetry: Arc<Telemetry>, instance: &str) -> Self {
+        let reporter = Reporter {
+            controller: "relayfleet-operator".to_owned(),
+            instance: Some(instance.to_owned()),
+        };
+        let recorder = Recorder::new(client.clone(), reporter);
+        Self {
+            client,
+            settings,
+            telemetry,
+            recorder,
+        }
+    }
+}
+
+/// A client for the cluster that the arguments, the environment or the pod's service account name.
+pub(crate) async fn connect(arguments: &Arguments) -> anyhow::Result<Client> {
+    let options = KubeConfigOptions {
+        context: arguments.context.clone(),
+        ..Default::default()
+    };
+    let config = match &arguments.kubeconfig {
+        Some(file) => {
+            let kubeconfig = Kubeconfig::read_from(file).with_context(|| format!("--kubeconfig {}", file.display()))?;
+            Config::from_custom_kubeconfig(kubeconfig, &options)
+                .await
+                .context("--kubeconfig")?
+        }
+        None if arguments.context.is_some() => Config::from_kubeconfig(&options).await.context("--context")?,
+        None => Config::infer()
+            .await
+            .context("no cluster: give --kubeconfig, set KUBECONFIG, or run in a pod")?,
+    };
+    Client::try_from(config).context("cannot make a client from the configuration")
+}
+
+/// Says early and in plain words what a person can mend: no cluster, no definition, no rights.
+pub(crate) async fn check(client: &Client) -> anyhow::Result<()> {
+    let version = client
+        .apiserver_version()
+        .await
+        .context("the API server does not answer")?;
+    tracing::info!(version = version.git_version, "connected to the API server");
+    let relays: Api<Relay> = Api::default_namespaced(client.clone());
+    match relays.list_metadata(&ListParams::default().limit(1)).await {
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            anyhow::bail!(
+                "the cluster does not know relays.relayfleet.io: install the chart, or apply crds/relays.yaml"
+            )
+        }
+        // Rights to one namespace are not asked here: the watch says what it lacks.
+        Err(kube::Error::Api(status)) if status.code == 403 => Ok(()),
+        other => other.map(|_| ()).context("cannot list Relays"),
+    }
+}

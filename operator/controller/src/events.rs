@@ -1,0 +1,94 @@
+//! Events: what `kubectl describe relay` tells of what the operator did and met. Told only when something changed.
+
+use kube::Resource as _;
+use kube::runtime::events::{Event, EventType};
+use operator_api::{Relay, RelayStatus, condition, names};
+use operator_plan::{Hurdle, Step};
+
+use crate::cluster::Cluster;
+
+/// After a step was done.
+pub(crate) async fn tell_step(cluster: &Cluster, relay: &Relay, step: &Step) {
+    let name = relay.metadata.name.as_deref().unwrap_or_default();
+    let told = match step {
+        Step::CreateIdentity => {
+            let secret = names::identity_secret(name);
+            Some((
+                "IdentityCreated",
+                format!("made the relay's keys in Secret {secret}; back it up"),
+            ))
+        }
+        Step::CreateClaim(_) => Some(("VolumeClaimed", "claimed the relay's volume".to_owned())),
+        Step::CreatePod(_) => Some(("PodCreated", "created the relay's pod".to_owned())),
+        Step::DeletePod { .. } => Some((
+            "PodReplaced",
+            "asked the old pod to stop; the next is made when it is gone".to_owned(),
+        )),
+        Step::ApplyTorrc(_) | Step::ApplyService(_) => None,
+    };
+    if let Some((reason, note)) = told {
+        publish(cluster, relay, EventType::Normal, reason, note).await;
+    }
+}
+
+/// After a status was written: if the reason for Ready is another than before.
+pub(crate) async fn tell_ready(cluster: &Cluster, relay: &Relay, status: &RelayStatus, hurdle: Option<&Hurdle>) {
+    let reason = |status: &RelayStatus| {
+        status
+            .conditions
+            .iter()
+            .find(|c| c.type_ == condition::READY)
+            .map(|ready| ready.reason.clone())
+    };
+    if relay.status.as_ref().and_then(reason) == reason(status) {
+        return;
+    }
+    match hurdle {
+        None => {
+            publish(
+                cluster,
+                relay,
+                EventType::Normal,
+                "Listening",
+                "the relay takes connections".to_owned(),
+            )
+            .await
+        }
+        Some(hurdle) if !hurdle.passing => {
+            publish(
+                cluster,
+                relay,
+                EventType::Warning,
+                hurdle.reason,
+                hurdle.message.clone(),
+            )
+            .await;
+        }
+        Some(_) => {}
+    }
+}
+
+/// An event that cannot be told is no reason to stop: the status says the same.
+async fn publish(cluster: &Cluster, relay: &Relay, type_: EventType, reason: &str, note: String) {
+    let note = note.chars().take(NOTE_CHARS_MAX).collect();
+    let event = Event {
+        type_,
+        reason: reason.to_owned(),
+        note: Some(note),
+        action: "Reconcile".to_owned(),
+        secondary: None,
+    };
+    let told = cluster.recorder.publish(&event, &relay.object_ref(&())).await;
+    let result = if told.is_ok() { "ok" } else { "refused" };
+    cluster
+        .telemetry
+        .api_writes
+        .with_label_values(&["Event", "create", result])
+        .inc();
+    if let Err(error) = told {
+        tracing::warn!(reason, %error, "an event could not be told");
+    }
+}
+
+/// The API server takes 1024 bytes; a character has at most four.
+const NOTE_CHARS_MAX: usize = 256;

@@ -1,0 +1,63 @@
+//! Reads all that a round wants to know of one Relay, straight from the API server: never from a cache, for what is
+//! decided here cannot always be undone.
+
+use std::fmt::Debug;
+
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use kube::core::PartialObjectMeta;
+use kube::{Api, Resource, ResourceExt as _};
+use operator_api::{Relay, names};
+use operator_plan::{NetworkText, Observed, Seen};
+use serde::de::DeserializeOwned;
+
+use crate::cluster::Cluster;
+
+/// The facts of one moment. The identity Secret is read as metadata only: its keys never enter this process again.
+///
+/// `None` if the Relay is gone.
+pub(crate) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> kube::Result<Option<Observed>> {
+    let relays: Api<Relay> = Api::namespaced(cluster.client.clone(), namespace);
+    let Some(relay) = relays.get_opt(name).await? else {
+        return Ok(None);
+    };
+    let (identity, claim) = (names::identity_secret(name), names::data_claim(name));
+    let torrc = names::torrc_config_map(name);
+    let seen = tokio::try_join!(
+        network(cluster, &relay),
+        look::<PartialObjectMeta<Secret>>(cluster, &relay, &identity),
+        look::<ConfigMap>(cluster, &relay, &torrc),
+        look::<PersistentVolumeClaim>(cluster, &relay, &claim),
+        look::<Service>(cluster, &relay, name),
+        look::<Pod>(cluster, &relay, name),
+    )?;
+    let (network, identity, torrc, claim, service, pod) = seen;
+    Ok(Some(Observed {
+        relay,
+        network,
+        identity,
+        torrc,
+        claim,
+        service,
+        pod,
+    }))
+}
+
+async fn look<K>(cluster: &Cluster, relay: &Relay, name: &str) -> kube::Result<Seen<K>>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Debug,
+{
+    let namespace = relay.namespace().unwrap_or_default();
+    let objects: Api<K> = Api::namespaced(cluster.client.clone(), &namespace);
+    Ok(Seen::of(objects.get_opt(name).await?, relay))
+}
+
+async fn network(cluster: &Cluster, relay: &Relay) -> kube::Result<NetworkText> {
+    let Some(source) = relay.spec.network.as_ref().map(|network| &network.config_map) else {
+        return Ok(NetworkText::Public);
+    };
+    let config_maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &relay.namespace().unwrap_or_default());
+    let data = config_maps.get_opt(&source.name).await?.and_then(|found| found.data);
+    let text = data.and_then(|mut data| data.remove(&source.key));
+    Ok(text.map_or(NetworkText::Missing, NetworkText::Text))
+}

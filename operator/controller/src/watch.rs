@@ -1,0 +1,132 @@
+//! What wakes a round: a change of a Relay, of anything that bears a Relay's label, or of a network's ConfigMap.
+//!
+//! Only metadata is watched of what is not a Relay: a woken round reads what it needs, and keys never pass by.
+
+use std::collections::HashMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::{Action, Config, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Api, Client, Resource, ResourceExt as _};
+use operator_api::{Relay, names};
+use serde::de::DeserializeOwned;
+use tokio::sync::watch::Receiver;
+use tracing::{debug, warn};
+
+use crate::cluster::Cluster;
+use crate::reconcile::{RoundError, reconcile};
+
+type GuardedRelay = DeserializeGuard<Relay>;
+
+const BACKOFF_FIRST: Duration = Duration::from_secs(1);
+const BACKOFF_MAX: Duration = Duration::from_secs(300);
+
+/// Runs until asked to stop; rounds under way are finished.
+pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurrency: u16, mut stop: Receiver<bool>) {
+    let relays = Controller::new(
+        scoped::<GuardedRelay>(&cluster.client, namespace),
+        watcher::Config::default(),
+    )
+    .with_config(Config::default().concurrency(concurrency));
+    cluster.telemetry.count_relays_of(relays.store());
+    let config_maps = scoped::<PartialObjectMeta<ConfigMap>>(&cluster.client, namespace);
+    let by_network = relays_of_network(relays.store());
+    let backoff = Backoff::default();
+    let rounds = watching::<Pod>(relays, &cluster.client, namespace);
+    let rounds = watching::<Service>(rounds, &cluster.client, namespace);
+    let rounds = watching::<PersistentVolumeClaim>(rounds, &cluster.client, namespace);
+    let rounds = watching::<Secret>(rounds, &cluster.client, namespace)
+        .watches(config_maps, watcher::Config::default(), move |found| by_network(&found))
+        .graceful_shutdown_on(async move {
+            let _ = stop.wait_for(|stop| *stop).await; // an error means that nobody can ask any more
+        })
+        .run(
+            reconcile,
+            move |relay, error, _| backoff.after(&relay, error),
+            Arc::clone(&cluster),
+        );
+    rounds
+        .for_each(|round| async move {
+            match round {
+                Ok((relay, _)) => debug!(relay = %relay.name, "round done"),
+                Err(error) => warn!("{error}"),
+            }
+        })
+        .await;
+}
+
+fn watching<K>(relays: Controller<GuardedRelay>, client: &Client, namespace: Option<&str>) -> Controller<GuardedRelay>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Send + Sync + 'static,
+    PartialObjectMeta<K>: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,
+{
+    let labelled = watcher::Config::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
+    relays.watches(scoped::<PartialObjectMeta<K>>(client, namespace), labelled, |found| {
+        relay_of(&found)
+    })
+}
+
+fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+{
+    match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    }
+}
+
+/// The Relay whose name a label bears.
+fn relay_of<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<GuardedRelay>> {
+    let labels = object.metadata.labels.as_ref()?;
+    let relay = labels.get(names::LABEL_RELAY)?;
+    Some(ObjectRef::new(relay).within(object.metadata.namespace.as_deref()?))
+}
+
+/// A ConfigMap wakes the Relay whose torrc it is, and those whose network it describes.
+fn relays_of_network(
+    relays: Store<GuardedRelay>,
+) -> impl Fn(&PartialObjectMeta<ConfigMap>) -> Vec<ObjectRef<GuardedRelay>> + Send + Sync + 'static {
+    move |found| {
+        let members = relays.state().into_iter().filter(|relay| is_network_of(found, relay));
+        relay_of(found)
+            .into_iter()
+            .chain(members.map(|relay| ObjectRef::from_obj(relay.as_ref())))
+            .collect()
+    }
+}
+
+fn is_network_of(found: &PartialObjectMeta<ConfigMap>, relay: &GuardedRelay) -> bool {
+    let network = relay.0.as_ref().ok().and_then(|relay| relay.spec.network.as_ref());
+    let same_name = network.is_some_and(|network| Some(&network.config_map.name) == found.metadata.name.as_ref());
+    same_name && relay.namespace() == found.metadata.namespace
+}
+
+/// How often each Relay's round has failed in a row.
+#[derive(Default)]
+struct Backoff {
+    failures: Mutex<HashMap<Key, (u32, Option<std::time::Instant>)>>,
+}
+
+type Key = ObjectRef<GuardedRelay>;
+
+impl Backoff {
+    /// Twice as long after each failure; a Relay that went well for as long as the longest wait begins anew.
+    fn after(&self, relay: &GuardedRelay, error: &RoundError) -> Action {
+        let now = std::time::Instant::now();
+        let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
+        failures.retain(|_, (_, last)| last.is_some_and(|last| now - last <= 2 * BACKOFF_MAX));
+        let entry = failures.entry(ObjectRef::from_obj(relay)).or_default();
+        let wait = BACKOFF_FIRST.saturating_mul(1 << entry.0.min(9)).min(BACKOFF_MAX);
+        *entry = (entry.0 + 1, Some(now));
+        debug!(?wait, %error, "round failed");
+        Action::requeue(wait)
+    }
+}
