@@ -15,6 +15,7 @@ mod channel;
 mod circuit;
 pub mod door;
 mod engine;
+pub mod flow;
 mod mux;
 pub mod network;
 pub mod settings;
