@@ -40,7 +40,7 @@ impl CircuitKeys {
     }
 
     /// Takes the keys off a handshake's stream: relay keys first, then the nonce.
-    pub(super) fn take(wide_block: bool, sendme_increment: Option<u8>, mut stream: impl FnMut(&mut [u8])) -> Self {
+    pub fn take(wide_block: bool, sendme_increment: Option<u8>, mut stream: impl FnMut(&mut [u8])) -> Self {
         let relay = if wide_block {
             let mut keys = Zeroizing::new([0; CGO_KEY_BYTES]);
             stream(keys.as_mut_slice());

@@ -35,6 +35,13 @@ impl Layer {
         left.copy_from_slice(&xor(&block, &mask));
     }
 
+    /// Puts this layer on a cell that goes on behind its hop.
+    fn wrap(&mut self, command: u8, body: &mut Body) {
+        let plain = tag_of(body);
+        self.decrypt(command, body);
+        self.chain = plain;
+    }
+
     fn update(&mut self) {
         let fresh = self.uiv.next_keys(&self.nonce);
         (self.uiv, self.nonce, self.et_block) = parts(&fresh);
@@ -71,11 +78,16 @@ impl ClientForward {
         target.update();
         let travelled = tag_of(body);
         for layer in self.0.iter_mut().take(to).rev() {
-            let plain = tag_of(body);
-            layer.decrypt(command, body);
-            layer.chain = plain;
+            layer.wrap(command, body);
         }
         Some(travelled)
+    }
+
+    /// Puts all layers on a cell that is for a hop behind these, whose crypto may be another.
+    pub fn pass(&mut self, command: u8, body: &mut Body) {
+        for layer in self.0.iter_mut().rev() {
+            layer.wrap(command, body);
+        }
     }
 }
 

@@ -1,0 +1,455 @@
+//! Relays and clients in memory. Does what the driver does: sessions, exporter, workers, time.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use relay_engine::crypto::onion;
+use relay_engine::door::{AttemptId, ChannelFacts, ChannelId, OnionRequest, Report, Role, Ticket};
+use relay_engine::network::NetworkView;
+use relay_engine::{Effect, Engine, Input, Now, Outbox};
+use sha2::{Digest, Sha256};
+
+use crate::client::Client;
+use crate::keys::{Keys, birthday};
+
+/// Plain bytes that a session takes at once; as the driver has it.
+const ROOM_BYTES: usize = 16 * 1024;
+
+/// A relay in the simulation.
+pub struct Relay {
+    /// The machine itself.
+    pub engine: Engine,
+    /// Who it is.
+    pub keys: Arc<Keys>,
+    /// What it told the process.
+    pub reports: Vec<Report>,
+    /// Addresses that it wanted to connect to.
+    pub connects: Vec<SocketAddr>,
+    outbox: Outbox,
+    /// Off: answers of the workers wait until [`Net::work`].
+    pub workers_run: bool,
+    work: Vec<(Ticket, OnionRequest)>,
+    /// Off: wishes to write wait until it is on again.
+    pub sockets_take: bool,
+}
+
+/// One end of a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    Relay(usize, ChannelId),
+    Client(usize),
+}
+
+/// What is on its way.
+enum Event {
+    Bytes {
+        to: End,
+        bytes: Vec<u8>,
+    },
+    Write {
+        relay: usize,
+        channel: ChannelId,
+    },
+    Exported {
+        relay: usize,
+        channel: ChannelId,
+        context: [u8; 32],
+    },
+    Connect {
+        relay: usize,
+        attempt: AttemptId,
+        address: SocketAddr,
+    },
+    Down {
+        end: End,
+    },
+    Answered {
+        relay: usize,
+        ticket: Ticket,
+        request: OnionRequest,
+    },
+}
+
+/// What two ends share.
+struct Session {
+    other: End,
+    secret: u64,
+}
+
+/// The network.
+pub struct Net {
+    dice: StdRng,
+    steady: Duration,
+    /// Relays by number.
+    pub relays: Vec<Relay>,
+    /// Clients by number.
+    pub clients: Vec<Client>,
+    /// Whether a client's session still is.
+    pub clients_up: Vec<bool>,
+    client_ends: Vec<End>,
+    sessions: BTreeMap<(usize, ChannelId), Session>,
+    events: VecDeque<Event>,
+    next_channel: u64,
+    /// Identities lie: whoever connects to the first address reaches the second relay.
+    pub detours: BTreeMap<SocketAddr, usize>,
+    /// Bytes go in pieces of random size.
+    pub choppy: bool,
+}
+
+impl Net {
+    /// A network with relays of these keys.
+    pub fn new(seed: u64, keys: Vec<Arc<Keys>>) -> Self {
+        let mut net = Self {
+            dice: StdRng::seed_from_u64(seed),
+            steady: Duration::from_secs(1),
+            relays: Vec::new(),
+            clients: Vec::new(),
+            clients_up: Vec::new(),
+            client_ends: Vec::new(),
+            sessions: BTreeMap::new(),
+            events: VecDeque::new(),
+            next_channel: 1,
+            detours: BTreeMap::new(),
+            choppy: false,
+        };
+        for keys in keys {
+            let mut engine = Engine::new(net.dice.random());
+            engine.handle(
+                net.now(),
+                Input::Settings(Arc::clone(&keys.settings)),
+                &mut Outbox::default(),
+            );
+            net.relays.push(Relay {
+                engine,
+                keys,
+                reports: Vec::new(),
+                connects: Vec::new(),
+                outbox: Outbox::default(),
+                workers_run: true,
+                work: Vec::new(),
+                sockets_take: true,
+            });
+        }
+        net
+    }
+
+    /// The time.
+    pub fn now(&self) -> Now {
+        Now {
+            steady: self.steady,
+            wall: birthday() + self.steady,
+        }
+    }
+
+    /// Gives all relays a consensus.
+    pub fn set_network(&mut self, network: &Arc<NetworkView>) {
+        for relay in 0..self.relays.len() {
+            self.handle(relay, Input::Network(Arc::clone(network)));
+        }
+    }
+
+    fn fresh_channel(&mut self) -> ChannelId {
+        self.next_channel += 1;
+        ChannelId(self.next_channel)
+    }
+
+    /// A client connects to a relay; its number comes back.
+    pub fn connect(&mut self, client: Client, relay: usize) -> usize {
+        let number = self.clients.len();
+        let channel = self.fresh_channel();
+        self.clients.push(client);
+        self.clients_up.push(true);
+        self.client_ends.push(End::Relay(relay, channel));
+        let session = Session {
+            other: End::Client(number),
+            secret: self.dice.random(),
+        };
+        self.sessions.insert((relay, channel), session);
+        let peer = SocketAddr::from(([198, 51, 100, 200], 40_000));
+        self.up(relay, channel, peer, None);
+        number
+    }
+
+    fn up(&mut self, relay: usize, channel: ChannelId, peer: SocketAddr, wish: Option<(AttemptId, [u8; 32])>) {
+        let Some(state) = self.relays.get(relay) else { return };
+        let local = state.keys.hop.address;
+        let role = match wish {
+            None => Role::Responder {
+                credentials: Arc::clone(&state.keys.responder),
+            },
+            Some((attempt, peer_tls_certificate_sha256)) => Role::Initiator {
+                attempt,
+                peer_tls_certificate_sha256,
+                credentials: Arc::clone(&state.keys.initiator),
+            },
+        };
+        self.handle(
+            relay,
+            Input::ChannelUp {
+                channel,
+                facts: ChannelFacts { role, peer, local },
+            },
+        );
+    }
+
+    /// Tells a relay something, and notes what it wants.
+    pub fn handle(&mut self, relay: usize, input: Input<'_>) {
+        let now = self.now();
+        let Some(state) = self.relays.get_mut(relay) else {
+            return;
+        };
+        state.engine.handle(now, input, &mut state.outbox);
+        for effect in state.outbox.effects.drain(..) {
+            match effect {
+                Effect::Connect { attempt, address } => {
+                    state.connects.push(address);
+                    self.events.push_back(Event::Connect {
+                        relay,
+                        attempt,
+                        address,
+                    });
+                }
+                Effect::Export { channel, context } => {
+                    self.events.push_back(Event::Exported {
+                        relay,
+                        channel,
+                        context,
+                    });
+                }
+                Effect::AnswerOnion { ticket, request } => {
+                    if state.workers_run {
+                        self.events.push_back(Event::Answered { relay, ticket, request });
+                    } else {
+                        state.work.push((ticket, request));
+                    }
+                }
+                Effect::WantsWrite { channel } => self.events.push_back(Event::Write { relay, channel }),
+                Effect::Close { channel } => {
+                    if let Some(session) = self.sessions.remove(&(relay, channel)) {
+                        self.events.push_back(Event::Down { end: session.other });
+                    }
+                }
+                Effect::Report(report) => state.reports.push(report),
+            }
+        }
+    }
+
+    /// Lets the workers of a relay do what has piled up.
+    pub fn work(&mut self, relay: usize) {
+        let Some(state) = self.relays.get_mut(relay) else {
+            return;
+        };
+        for (ticket, request) in state.work.drain(..) {
+            self.events.push_back(Event::Answered { relay, ticket, request });
+        }
+    }
+
+    /// Cuts a client's session.
+    pub fn hang_up(&mut self, client: usize) {
+        if let Some(End::Relay(relay, channel)) = self.client_ends.get(client).copied() {
+            self.sessions.remove(&(relay, channel));
+            self.handle(relay, Input::ChannelDown { channel });
+        }
+    }
+
+    /// Cuts all sessions between two relays.
+    pub fn cut(&mut self, one: usize, other: usize) {
+        let between = self.sessions.iter().filter_map(|(&(relay, channel), session)| {
+            let End::Relay(peer, _) = session.other else {
+                return None;
+            };
+            (relay == one && peer == other || relay == other && peer == one).then_some((relay, channel))
+        });
+        let between: Vec<(usize, ChannelId)> = between.collect();
+        for (relay, channel) in between {
+            self.sessions.remove(&(relay, channel));
+            self.handle(relay, Input::ChannelDown { channel });
+        }
+    }
+
+    /// Hands a relay bytes as if they came on a client's session.
+    pub fn inject(&mut self, client: usize, bytes: &[u8]) {
+        if let Some(&to) = self.client_ends.get(client) {
+            self.events.push_back(Event::Bytes {
+                to,
+                bytes: bytes.to_vec(),
+            });
+        }
+    }
+
+    /// Lets time pass; what is due happens on the way.
+    pub fn pass(&mut self, time: Duration) {
+        let end = self.steady + time;
+        loop {
+            self.run();
+            let due = self.relays.iter().filter_map(|relay| relay.engine.deadline()).min();
+            let Some(due) = due.filter(|due| *due <= end) else {
+                break;
+            };
+            self.steady = self.steady.max(due);
+            for relay in 0..self.relays.len() {
+                self.handle(relay, Input::Timeout);
+            }
+        }
+        self.steady = end;
+        self.run();
+    }
+
+    /// Runs until nothing is on its way.
+    pub fn run(&mut self) {
+        loop {
+            self.clients_speak();
+            let Some(event) = self.events.pop_front() else { break };
+            self.happen(event);
+        }
+    }
+
+    fn clients_speak(&mut self) {
+        for (client, to) in self.clients.iter_mut().zip(&self.client_ends) {
+            if !client.output.is_empty() {
+                let bytes = std::mem::take(&mut client.output);
+                self.events.push_back(Event::Bytes { to: *to, bytes });
+            }
+        }
+    }
+
+    fn happen(&mut self, event: Event) {
+        match event {
+            Event::Bytes {
+                to: End::Client(number),
+                bytes,
+            } => {
+                if let Some(client) = self.clients.get_mut(number) {
+                    client.receive(&bytes);
+                }
+            }
+            Event::Bytes {
+                to: End::Relay(relay, channel),
+                mut bytes,
+            } => {
+                let mut rest = bytes.as_mut_slice();
+                while !rest.is_empty() {
+                    let piece = if self.choppy {
+                        self.dice.random_range(1..=rest.len().min(1_500))
+                    } else {
+                        rest.len()
+                    };
+                    let (now, behind) = rest.split_at_mut(piece.min(64 * 1024));
+                    self.handle(relay, Input::Received { channel, bytes: now });
+                    rest = behind;
+                }
+            }
+            Event::Write { relay, channel } => self.write(relay, channel),
+            Event::Exported {
+                relay,
+                channel,
+                context,
+            } => {
+                if let Some(session) = self.sessions.get(&(relay, channel)) {
+                    let material = Sha256::new()
+                        .chain_update(session.secret.to_be_bytes())
+                        .chain_update(context);
+                    let material = material.finalize().into();
+                    self.handle(relay, Input::Exported { channel, material });
+                }
+            }
+            Event::Connect {
+                relay,
+                attempt,
+                address,
+            } => self.link(relay, attempt, address),
+            Event::Down {
+                end: End::Client(number),
+            } => {
+                if let Some(up) = self.clients_up.get_mut(number) {
+                    *up = false;
+                }
+            }
+            Event::Down {
+                end: End::Relay(relay, channel),
+            } => {
+                self.sessions.remove(&(relay, channel));
+                self.handle(relay, Input::ChannelDown { channel });
+            }
+            Event::Answered { relay, ticket, request } => {
+                let answer = onion::answer(&request);
+                self.handle(relay, Input::OnionAnswered { ticket, answer });
+            }
+        }
+    }
+
+    fn write(&mut self, relay: usize, channel: ChannelId) {
+        if !self.relays.get(relay).is_some_and(|state| state.sockets_take) {
+            return;
+        }
+        self.handle(
+            relay,
+            Input::Writable {
+                channel,
+                room_bytes_max: ROOM_BYTES,
+            },
+        );
+        let Some(state) = self.relays.get_mut(relay) else {
+            return;
+        };
+        let bytes = std::mem::take(&mut state.outbox.written);
+        if let Some(session) = self.sessions.get(&(relay, channel)).filter(|_| !bytes.is_empty()) {
+            self.events.push_back(Event::Bytes {
+                to: session.other,
+                bytes,
+            });
+            self.events.push_back(Event::Write { relay, channel });
+        }
+    }
+
+    fn link(&mut self, relay: usize, attempt: AttemptId, address: SocketAddr) {
+        let listens = |state: &Relay| state.keys.hop.address == address;
+        let found = self
+            .detours
+            .get(&address)
+            .copied()
+            .or_else(|| self.relays.iter().position(listens));
+        let (Some(other), Some(state)) = (found, self.relays.get(relay)) else {
+            self.handle(relay, Input::ConnectFailed { attempt });
+            return;
+        };
+        let from = SocketAddr::new(state.keys.hop.address.ip(), 50_000);
+        let Some(certificate) = self
+            .relays
+            .get(other)
+            .map(|state| state.keys.responder.tls_certificate_sha256)
+        else {
+            return;
+        };
+        let (ours, theirs) = (self.fresh_channel(), self.fresh_channel());
+        let secret = self.dice.random();
+        self.sessions.insert(
+            (relay, ours),
+            Session {
+                other: End::Relay(other, theirs),
+                secret,
+            },
+        );
+        self.sessions.insert(
+            (other, theirs),
+            Session {
+                other: End::Relay(relay, ours),
+                secret,
+            },
+        );
+        self.up(other, theirs, from, None);
+        self.up(relay, ours, address, Some((attempt, certificate)));
+    }
+
+    /// Sessions between relays that are up.
+    pub fn links_between(&self, one: usize, other: usize) -> usize {
+        let mut links = 0;
+        for ((relay, _), session) in &self.sessions {
+            links += usize::from(*relay == one && matches!(session.other, End::Relay(peer, _) if peer == other));
+        }
+        links
+    }
+}

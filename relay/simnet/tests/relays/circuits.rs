@@ -1,0 +1,439 @@
+use std::time::Duration;
+
+use relay_engine::network::NetworkView;
+use relay_simnet::client::Client;
+use relay_wire::cell::Command;
+use relay_wire::relay_cells::{DestroyReason, RelayCommand as Relay};
+
+use super::*;
+
+fn destroyed(circuit: u32, reason: DestroyReason) -> Event {
+    Event::Destroyed {
+        circuit,
+        reason: reason as u8,
+    }
+}
+
+fn message(circuit: u32, hop: usize, command: Relay, stream_id: u16, data: &[u8]) -> Event {
+    Event::Message {
+        circuit,
+        hop,
+        command,
+        stream_id,
+        data: data.to_vec(),
+    }
+}
+
+/// A padding wish is the one message that every relay answers with what it got: an echo.
+fn echo(net: &mut Net, circuit: u32, hop: usize, mark: u8) {
+    net.clients[0].send(
+        circuit,
+        hop,
+        Command::RELAY,
+        Relay::PADDING_NEGOTIATE,
+        0,
+        &[0, 2, mark, 0, 0, 0, 0, mark],
+    );
+    net.run();
+    let answer = message(
+        circuit,
+        hop,
+        Relay::PADDING_NEGOTIATED,
+        0,
+        &[0, 2, 2, mark, 0, 0, 0, mark],
+    );
+    assert_eq!(events(net), vec![answer]);
+}
+
+#[test]
+fn a_first_hop_needs_no_public_key() {
+    let mut net = net(1);
+    let circuit = net.clients[0].create_fast();
+    net.run();
+    assert_eq!(events(&mut net), vec![Event::Extended { circuit, hops: 1 }]);
+    echo(&mut net, circuit, 0, 7);
+    assert_eq!(net.relays[0].engine.tally().onionskins_fast, 1);
+}
+
+#[test]
+fn three_hops_of_any_crypto_carry_cells_both_ways() {
+    let wishes = [
+        [Wish::Ntor, Wish::Ntor, Wish::Ntor],
+        [Wish::NtorV3, Wish::NtorV3, Wish::Cgo],
+        [Wish::Cgo, Wish::Cgo, Wish::Cgo],
+        [Wish::Cgo, Wish::NtorV3, Wish::CongestionControl],
+    ];
+    for (seed, wishes) in (2..).zip(wishes) {
+        let mut net = net(seed);
+        net.choppy = seed % 2 == 0;
+        let circuit = three_hops(&mut net, wishes);
+        for mark in 0..60 {
+            echo(&mut net, circuit, usize::from(mark % 3), mark);
+        }
+        assert!(net.relays[0].engine.tally().cells_relayed > 80);
+        assert_eq!(net.relays[0].engine.cells_waiting(), 0);
+        assert!(
+            net.relays
+                .iter()
+                .all(|relay| relay.engine.tally().protocol_violations == 0)
+        );
+    }
+}
+
+#[test]
+fn two_circuits_to_one_relay_share_one_link() {
+    let mut net = net(10);
+    three_hops(&mut net, [Wish::Ntor; 3]);
+    three_hops(&mut net, [Wish::NtorV3; 3]);
+    assert_eq!((net.links_between(0, 1), net.links_between(1, 2)), (1, 1));
+    assert_eq!(net.relays[1].connects.len(), 1);
+}
+
+#[test]
+fn circuits_that_want_the_same_relay_at_once_wait_for_one_link() {
+    let mut net = net(11);
+    let circuits: Vec<_> = (0..5).map(|_| net.clients[0].create(&hop(0), Wish::NtorV3)).collect();
+    net.run();
+    events(&mut net);
+    for circuit in &circuits {
+        net.clients[0].extend(*circuit, &hop(1), Wish::NtorV3);
+    }
+    net.run();
+    let extended = events(&mut net)
+        .into_iter()
+        .filter(|event| matches!(event, Event::Extended { hops: 2, .. }));
+    assert_eq!(extended.count(), 5);
+    assert_eq!(net.links_between(0, 1), 1);
+}
+
+/// The link that the second relay opened to the first serves circuits from the first to the second.
+#[test]
+fn a_link_serves_both_ways_whoever_began_it() {
+    let mut net = net(12);
+    let other = net.connect(Client::new(99), 1);
+    net.run();
+    let circuit = net.clients[other].create(&hop(1), Wish::Ntor);
+    net.run();
+    net.clients[other].extend(circuit, &hop(0), Wish::Ntor);
+    net.run();
+    assert_eq!(net.links_between(1, 0), 1);
+    three_hops(&mut net, [Wish::NtorV3; 3]);
+    assert_eq!(net.links_between(0, 1), 1);
+    assert!(net.relays[0].connects.is_empty());
+}
+
+#[test]
+fn a_destroy_from_the_client_goes_to_the_end() {
+    let mut net = net(13);
+    let circuit = three_hops(&mut net, [Wish::NtorV3; 3]);
+    net.clients[0].cell(circuit, Command::DESTROY, &[DestroyReason::Finished as u8]);
+    net.run();
+    assert!(net.relays.iter().all(|relay| relay.engine.tally().circuits_open == 0));
+    let destroys: Vec<_> = net
+        .relays
+        .iter()
+        .map(|relay| relay.engine.tally().destroy_cells)
+        .collect();
+    assert_eq!(destroys, vec![1, 1, 1, 0]);
+}
+
+/// tor#40649: the reason would be a side channel.
+#[test]
+fn a_destroy_from_behind_arrives_with_the_reason_destroyed() {
+    let mut net = net(14);
+    let circuit = three_hops(&mut net, [Wish::NtorV3; 3]);
+    // The last relay does not do this, so it says TORPROTOCOL; the client must not learn that.
+    net.clients[0].send(circuit, 2, Command::RELAY, Relay::ESTABLISH_INTRO, 0, &[0; 40]);
+    net.run();
+    assert_eq!(events(&mut net), vec![destroyed(circuit, DestroyReason::Destroyed)]);
+    assert!(net.relays.iter().all(|relay| relay.engine.tally().circuits_open == 0));
+}
+
+#[test]
+fn a_lost_link_ends_its_circuits_and_only_those() {
+    let mut net = net(15);
+    let lost = three_hops(&mut net, [Wish::NtorV3; 3]);
+    let kept = net.clients[0].create_fast();
+    net.run();
+    events(&mut net);
+    net.cut(0, 1);
+    net.run();
+    assert_eq!(events(&mut net), vec![destroyed(lost, DestroyReason::ChannelClosed)]);
+    echo(&mut net, kept, 0, 3);
+    assert_eq!(net.relays[2].engine.tally().circuits_open, 0);
+}
+
+#[test]
+fn a_client_that_hangs_up_leaves_nothing_behind() {
+    let mut net = net(16);
+    three_hops(&mut net, [Wish::Cgo; 3]);
+    net.hang_up(0);
+    net.run();
+    for relay in &net.relays {
+        let tally = relay.engine.tally();
+        assert_eq!(
+            (
+                tally.circuits_open,
+                tally.channels_client_open,
+                relay.engine.cells_waiting()
+            ),
+            (0, 0, 0)
+        );
+    }
+}
+
+#[test]
+fn nine_early_cells_are_one_too_many() {
+    let mut net = net(17);
+    let circuit = net.clients[0].create_fast();
+    net.run();
+    events(&mut net);
+    for _ in 0..8 {
+        net.clients[0].send(circuit, 0, Command::RELAY_EARLY, Relay::DROP, 0, &[]);
+    }
+    net.run();
+    assert_eq!((events(&mut net), net.relays[0].engine.tally().drop_cells), (vec![], 8));
+    net.clients[0].send(circuit, 0, Command::RELAY_EARLY, Relay::DROP, 0, &[]);
+    net.run();
+    assert_eq!(events(&mut net), vec![destroyed(circuit, DestroyReason::TorProtocol)]);
+}
+
+#[test]
+fn an_extend_that_is_not_early_ends_the_circuit_unless_the_consensus_allows_it() {
+    for (allowed, seed) in [(0, 18), (1, 19)] {
+        let mut net = net(seed);
+        let mut network = NetworkView::default();
+        network.parameters.0.insert("AllowNonearlyExtend".into(), allowed);
+        net.set_network(&Arc::new(network));
+        let circuit = net.clients[0].create_fast();
+        net.run();
+        events(&mut net);
+        // Bytes that make an EXTEND2 to nobody: refused either way, but for the address only where it may be late.
+        let wish = [
+            1, 2, 20, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 0, 2, 0, 0,
+        ];
+        net.clients[0].send(circuit, 0, Command::RELAY, Relay::EXTEND2, 0, &wish);
+        net.run();
+        assert_eq!(events(&mut net), vec![destroyed(circuit, DestroyReason::TorProtocol)]);
+    }
+}
+
+#[test]
+fn a_truncated_circuit_can_go_elsewhere() {
+    let mut net = net(20);
+    let circuit = three_hops(&mut net, [Wish::NtorV3; 3]);
+    net.clients[0].send(
+        circuit,
+        0,
+        Command::RELAY,
+        Relay::TRUNCATE,
+        0,
+        &[DestroyReason::Requested as u8],
+    );
+    net.run();
+    let truncated = message(circuit, 0, Relay::TRUNCATED, 0, &[DestroyReason::Requested as u8]);
+    assert_eq!(events(&mut net), vec![truncated]);
+    assert_eq!(net.relays[2].engine.tally().circuits_open, 0);
+    net.clients[0].truncate(circuit, 1);
+    net.clients[0].extend(circuit, &hop(3), Wish::NtorV3);
+    net.run();
+    assert_eq!(events(&mut net), vec![Event::Extended { circuit, hops: 2 }]);
+    echo(&mut net, circuit, 1, 5);
+}
+
+#[test]
+fn a_relay_that_cannot_be_reached_is_told_and_remembered() {
+    let mut net = net(21);
+    let nowhere = Hop {
+        address: "192.0.2.99:9001".parse().unwrap(),
+        ..hop(1)
+    };
+    let ask = |net: &mut Net| {
+        let circuit = net.clients[0].create_fast();
+        net.run();
+        events(net);
+        net.clients[0].extend(circuit, &nowhere, Wish::NtorV3);
+        net.run();
+        assert_eq!(events(net), vec![destroyed(circuit, DestroyReason::ConnectFailed)]);
+    };
+    ask(&mut net);
+    ask(&mut net);
+    assert_eq!(net.relays[0].connects.len(), 1, "not tried again at once");
+    net.pass(Duration::from_secs(61));
+    events(&mut net);
+    ask(&mut net);
+    assert_eq!(net.relays[0].connects.len(), 2, "but after a minute");
+}
+
+/// TROVE-2020-005: who answers at the address must be the relay that was asked for.
+#[test]
+fn circuits_do_not_go_on_to_a_relay_of_another_identity() {
+    let mut net = net(22);
+    net.detours.insert(hop(1).address, 2);
+    let circuit = net.clients[0].create_fast();
+    net.run();
+    events(&mut net);
+    net.clients[0].extend(circuit, &hop(1), Wish::NtorV3);
+    net.run();
+    assert_eq!(events(&mut net), vec![destroyed(circuit, DestroyReason::OrIdentity)]);
+    assert_eq!(
+        (net.links_between(0, 2), net.relays[2].engine.tally().circuits_open),
+        (0, 0)
+    );
+}
+
+/// A client that names no Ed25519 identity gets the relay with that fingerprint.
+#[test]
+fn a_wrong_ed25519_identity_is_as_bad_as_a_wrong_fingerprint() {
+    let mut net = net(23);
+    let circuit = net.clients[0].create_fast();
+    net.run();
+    events(&mut net);
+    let chimera = Hop {
+        ed25519_identity: hop(2).ed25519_identity,
+        ..hop(1)
+    };
+    net.clients[0].extend(circuit, &chimera, Wish::Ntor);
+    net.run();
+    assert_eq!(events(&mut net), vec![destroyed(circuit, DestroyReason::OrIdentity)]);
+}
+
+#[test]
+fn a_circuit_does_not_go_back_where_it_came_from_nor_to_itself() {
+    for (target, seed) in [(0, 24), (1, 25)] {
+        let mut net = net(seed);
+        let circuit = net.clients[0].create(&hop(0), Wish::NtorV3);
+        net.run();
+        net.clients[0].extend(circuit, &hop(1), Wish::NtorV3);
+        net.run();
+        events(&mut net);
+        net.clients[0].extend(circuit, &hop(target), Wish::NtorV3);
+        net.run();
+        assert_eq!(events(&mut net), vec![destroyed(circuit, DestroyReason::Destroyed)]);
+    }
+}
+
+#[test]
+fn a_closed_circuit_is_not_extended_when_its_link_comes_up() {
+    let mut net = net(26);
+    let circuit = net.clients[0].create_fast();
+    net.run();
+    events(&mut net);
+    net.clients[0].extend(circuit, &hop(1), Wish::NtorV3);
+    net.clients[0].cell(circuit, Command::DESTROY, &[0]);
+    net.run();
+    assert_eq!(net.relays[1].engine.tally().onionskins_ntor_v3, 0);
+    assert_eq!(net.relays[0].engine.tally().circuits_open, 0);
+}
+
+#[test]
+fn a_wrong_onion_key_is_refused() {
+    for wish in [Wish::Ntor, Wish::NtorV3] {
+        let mut net = net(27);
+        let wrong = Hop {
+            onion_key: hop(1).onion_key,
+            ..hop(0)
+        };
+        let circuit = net.clients[0].create(&wrong, wish);
+        net.run();
+        assert_eq!(events(&mut net), vec![destroyed(circuit, DestroyReason::TorProtocol)]);
+    }
+}
+
+#[test]
+fn a_middle_says_what_it_is_not() {
+    let mut net = net(28);
+    let circuit = three_hops(&mut net, [Wish::NtorV3; 3]);
+    net.clients[0].send(circuit, 2, Command::RELAY, Relay::BEGIN, 5, b"example.com:80\0");
+    net.clients[0].send(circuit, 2, Command::RELAY, Relay::BEGIN_DIR, 6, b"");
+    net.clients[0].send(circuit, 2, Command::RELAY, Relay::RESOLVE, 7, b"example.com\0");
+    net.run();
+    let expected = vec![
+        message(circuit, 2, Relay::END, 5, &[4]),
+        message(circuit, 2, Relay::END, 6, &[14]),
+        message(circuit, 2, Relay::RESOLVED, 7, &[0xf1, 0, 0, 0, 0, 60]),
+    ];
+    assert_eq!(events(&mut net), expected);
+}
+
+/// Data for a stream that is not there is thrown away, but its flow control goes on: tag and all.
+#[test]
+fn every_hundredth_data_cell_is_acknowledged() {
+    let mut net = net(29);
+    let circuit = three_hops(&mut net, [Wish::Ntor; 3]);
+    for _ in 0..250 {
+        net.clients[0].send(circuit, 2, Command::RELAY, Relay::DATA, 9, &[1; 400]);
+    }
+    net.run();
+    let sendmes = events(&mut net);
+    assert_eq!(sendmes.len(), 2);
+    for sendme in sendmes {
+        let Event::Message {
+            hop: 2,
+            command: Relay::SENDME,
+            stream_id: 0,
+            data,
+            ..
+        } = sendme
+        else {
+            panic!("{sendme:?}")
+        };
+        assert_eq!((data.len(), &data[..3]), (23, &[1, 0, 20][..]));
+    }
+}
+
+/// C tor's rule: whoever lets that many cells pile up ignores its window.
+#[test]
+fn a_circuit_whose_reader_stands_still_is_ended_and_its_memory_comes_back() {
+    let mut net = net(30);
+    let circuit = three_hops(&mut net, [Wish::Ntor; 3]);
+    net.relays[0].sockets_take = false;
+    for _ in 0..2_499 {
+        net.clients[0].send(circuit, 2, Command::RELAY, Relay::DROP, 0, &[]);
+    }
+    net.run();
+    assert_eq!(net.relays[0].engine.cells_waiting(), 2_499);
+    assert_eq!(net.relays[0].engine.tally().circuits_open, 1);
+    for _ in 0..2 {
+        net.clients[0].send(circuit, 2, Command::RELAY, Relay::DROP, 0, &[]);
+    }
+    net.run();
+    assert_eq!(net.relays[0].engine.cells_waiting(), 0);
+    assert_eq!(net.relays[0].engine.tally().circuits_open, 0);
+}
+
+#[test]
+fn a_flood_of_handshakes_is_refused_when_it_would_wait_too_long() {
+    let mut net = net(31);
+    net.relays[0].workers_run = false;
+    // The first answers take a second each, which is what the estimate then goes by.
+    let many: Vec<_> = (0..400).map(|_| net.clients[0].create(&hop(0), Wish::NtorV3)).collect();
+    net.run();
+    assert_eq!(events(&mut net), vec![], "nobody knows yet how long it takes");
+    net.pass(Duration::from_secs(4));
+    net.work(0);
+    net.run();
+    events(&mut net);
+    let refused = net.clients[0].create(&hop(0), Wish::NtorV3);
+    net.pass(Duration::from_millis(1));
+    let _ = (refused, many);
+    net.pass(Duration::from_secs(6));
+    let late = events(&mut net).into_iter().filter(
+        |event| matches!(event, Event::Destroyed { reason, .. } if *reason == DestroyReason::ResourceLimit as u8),
+    );
+    assert!(late.count() > 100, "who waits for five seconds is given up");
+    assert!(net.relays[0].engine.tally().onionskins_dropped > 100);
+}
+
+#[test]
+fn a_retiring_relay_takes_no_new_circuits_and_keeps_the_old() {
+    let mut net = net(32);
+    let old = net.clients[0].create_fast();
+    net.run();
+    events(&mut net);
+    net.handle(0, relay_engine::Input::Retire);
+    let new = net.clients[0].create_fast();
+    net.run();
+    assert_eq!(events(&mut net), vec![destroyed(new, DestroyReason::Hibernating)]);
+    echo(&mut net, old, 0, 1);
+}
