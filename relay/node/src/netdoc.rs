@@ -10,13 +10,15 @@ use std::time::SystemTime;
 
 use relay_engine::network::Parameters;
 use relay_formats::fingerprint::{Ed25519Identity, RsaIdentity};
+use sha2::{Digest as _, Sha256};
 use tor_checkable::{ExternallySigned as _, SelfSigned as _, TimeBound as _};
 use tor_llcrypto::pk::rsa;
 use tor_netdoc::AllowAnnotations;
 use tor_netdoc::doc::authcert::AuthCert;
 use tor_netdoc::doc::microdesc::MicrodescReader;
 use tor_netdoc::doc::netstatus::{MdConsensus, UncheckedMdConsensus};
-use tor_netdoc::doc::routerdesc::RouterDesc;
+use tor_netdoc::doc::routerdesc::RouterDescUnverified;
+use tor_netdoc::parse2::{ParseInput, parse_netdoc};
 use tor_netdoc::types::relay_flags::RelayFlag;
 use tor_protover::Protocols;
 
@@ -278,18 +280,32 @@ pub fn microdescriptors(text: &str) -> Vec<Microdescriptor> {
     good.collect()
 }
 
-/// Reads our own descriptor as a stranger would, before any authority does: syntax, certificates, both signatures, times.
-pub fn check_own_descriptor(text: &str, identity: RsaIdentity, now: SystemTime) -> Result<(), BadDocument> {
-    let parsed = RouterDesc::parse(text).map_err(|e| BadDocument::Parse(e.to_string()))?;
-    let signed = parsed
-        .check_signature()
-        .map_err(|e| BadDocument::Signature(e.to_string()))?;
-    let descriptor = signed
+/// Reads our own descriptor as a stranger would, before any authority does: syntax, every certificate, both signatures,
+/// times. Of the extra-info it checks that it is the one which the descriptor names (Arti's reader of extra-infos is
+/// experimental).
+pub fn check_own_documents(
+    descriptor: &str,
+    extra_info: &str,
+    identity: RsaIdentity,
+    now: SystemTime,
+) -> Result<(), BadDocument> {
+    let parsed: RouterDescUnverified =
+        parse_netdoc(&ParseInput::new(descriptor, "")).map_err(|e| BadDocument::Parse(e.to_string()))?;
+    let signed = parsed.verify().map_err(|e| BadDocument::Signature(e.to_string()))?;
+    let verified = signed
         .if_valid_at(&now)
         .map_err(|e| BadDocument::NotTimely(e.to_string()))?;
-    match rsa_identity(&descriptor.rsa_identity()) == identity {
+    if rsa_identity(&verified.rsa_identity()) != identity {
+        return Err(BadDocument::Signature("it names another relay than us".into()));
+    }
+    let named = verified
+        .extra_info_digest
+        .as_ref()
+        .and_then(|digests| digests.sha2.as_ref());
+    let made: [u8; 32] = Sha256::digest(extra_info).into();
+    match named.is_some_and(|named| **named == made) {
         true => Ok(()),
-        false => Err(BadDocument::Signature("it names another relay than us".into())),
+        false => Err(BadDocument::Signature("it names another extra-info than ours".into())),
     }
 }
 

@@ -1,12 +1,19 @@
 //! The relay's dealings with directory authorities: fetches the consensus, publishes the descriptor.
 //!
 //! Runs on a small runtime of its own; gives the engine what it needs through a `watch` channel.
+//!
+//! `fetching` is the loop. Below it: `fetch` owns the documents; `schedule`, `publication` and `reachability` decide and
+//! know no clock; `http` and `cache` do. Whatever a stranger wrote goes through `crate::netdoc` first.
 
 pub mod authority;
 pub mod cache;
 pub mod fetch;
+mod fetching;
 pub mod http;
 pub mod inflate;
+pub mod protocols;
+pub mod publication;
+pub mod reachability;
 pub mod schedule;
 #[cfg(test)]
 mod test_server;
@@ -35,16 +42,24 @@ pub struct DirectoryContext {
     pub shutdown: watch::Receiver<bool>,
 }
 
-/// Runs until `shutdown` says so.
-pub async fn run(mut context: DirectoryContext) {
-    tracing::info!("The directory part has started.");
-    while !*context.shutdown.borrow() {
-        tokio::select! {
-            changed = context.shutdown.changed() => if changed.is_err() { return },
-            report = context.reports.recv() => match report {
-                Some(report) => tracing::debug!(?report, "The engine reports."),
-                None => return,
-            },
+/// Runs until `shutdown` says so, or until the network demands what this build cannot do (then the log says what).
+pub async fn run(context: DirectoryContext) {
+    let DirectoryContext {
+        config,
+        network,
+        mut reports,
+        mut shutdown,
+        ..
+    } = context;
+    let (news, _) = watch::channel(None);
+    let read_reports = async {
+        while let Some(report) = reports.recv().await {
+            tracing::debug!(?report, "The engine reports.");
         }
+    };
+    tokio::select! {
+        _ = shutdown.wait_for(|stop| *stop) => {}
+        () = fetching::run(config, network, news) => {}
+        () = read_reports => {}
     }
 }

@@ -11,6 +11,7 @@ use super::*;
 const CONSENSUS: &str = include_str!("../../testdata/consensus-microdesc.txt");
 const CERTIFICATES: &str = include_str!("../../testdata/certificates.txt");
 const MICRODESCRIPTORS: &str = include_str!("../../testdata/microdescriptors.txt");
+const EXTRA_INFO: &str = include_str!("../../testdata/extra-info.txt");
 const DESCRIPTOR: &str = include_str!("../../testdata/descriptor.txt");
 
 fn trusted() -> Vec<RsaIdentity> {
@@ -161,25 +162,43 @@ fn required_protocols_that_we_lack_are_named() {
     assert!(consensus.missing_protocols("no list").is_err());
 }
 
-#[test]
-fn a_descriptor_is_checked_for_time_identity_and_signature() {
-    let published = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_328_400);
+/// What the descriptor of `testdata/` says of itself: when it was made, and by whom.
+fn descriptor_facts() -> (SystemTime, RsaIdentity) {
     let line = DESCRIPTOR
         .lines()
         .find_map(|line| line.strip_prefix("fingerprint "))
         .unwrap();
-    let identity: RsaIdentity = line.replace(' ', "").parse().unwrap();
+    let published = SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_328_400);
+    (published, line.replace(' ', "").parse().unwrap())
+}
 
-    assert_eq!(check_own_descriptor(DESCRIPTOR, identity, published), Ok(()));
-    assert!(check_own_descriptor(DESCRIPTOR, RsaIdentity([0; 20]), published).is_err());
+#[test]
+fn our_own_documents_are_checked_as_a_stranger_would() {
+    let (then, identity) = descriptor_facts();
+    let check = |descriptor: &str, extra_info: &str, when| check_own_documents(descriptor, extra_info, identity, when);
+
+    assert_eq!(check(DESCRIPTOR, EXTRA_INFO, then), Ok(()));
     let year = Duration::from_secs(365 * 86_400);
-    let late = check_own_descriptor(DESCRIPTOR, identity, published + year);
-    assert!(matches!(late, Err(BadDocument::NotTimely(_))));
+    assert!(matches!(
+        check(DESCRIPTOR, EXTRA_INFO, then + year),
+        Err(BadDocument::NotTimely(_))
+    ));
     let forged = DESCRIPTOR.replacen("uptime ", "uptime 9", 1);
     assert!(matches!(
-        check_own_descriptor(&forged, identity, published),
+        check(&forged, EXTRA_INFO, then),
         Err(BadDocument::Signature(_))
     ));
+    let forged = EXTRA_INFO.replacen(
+        "router-sig-ed25519",
+        "write-history 2026-11-22 06:11:34 (86400 s) 1\nrouter-sig-ed25519",
+        1,
+    );
+    assert!(matches!(
+        check(DESCRIPTOR, &forged, then),
+        Err(BadDocument::Signature(_))
+    ));
+    let stranger = check_own_documents(DESCRIPTOR, EXTRA_INFO, RsaIdentity([0; 20]), then);
+    assert!(matches!(stranger, Err(BadDocument::Signature(_))));
 }
 
 proptest! {
@@ -188,8 +207,9 @@ proptest! {
         prop_assert!(verify(&CONSENSUS[..at], &trusted(), then()).is_err());
         microdescriptors(MICRODESCRIPTORS.get(..at).unwrap_or_default());
         authority_certificates(CERTIFICATES.get(..at).unwrap_or_default(), &trusted(), then());
+        let (then, identity) = descriptor_facts();
         let descriptor = DESCRIPTOR.get(..at).unwrap_or_default();
-        prop_assert!(check_own_descriptor(descriptor, RsaIdentity([0; 20]), then()).is_err());
+        prop_assert!(check_own_documents(descriptor, EXTRA_INFO, identity, then).is_err());
     }
 
     #[test]

@@ -1,0 +1,82 @@
+//! The subprotocols that our relay speaks, and what we make of those that the network asks for.
+
+use crate::netdoc::{BadDocument, Consensus};
+
+/// The `proto` line of our descriptor: exactly what is built (tor-spec, "Subprotocol versioning"). Whoever builds
+/// another one adds it here.
+///
+/// Not built, so not in it: Conflux, DirCache, HSDir, HSIntro, HSRend, Padding, and Relay=5-6 (subprotocol requests and
+/// CGO). An authority lists a relay all the same: it puts the `proto` line into its vote and compares it with no list
+/// (C tor, `dirvote.c`); only clients choose by it.
+pub const SPOKEN: &str = "Cons=1-2 Desc=1-4 FlowCtrl=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-4";
+
+/// What relays were required to speak when this was written, and we do not yet. C tor ends itself when it lacks a
+/// protocol that was required after its release date; this list is our release date. It may only become shorter.
+const LACKING_KNOWN: [&str; 5] = ["DirCache=2", "HSDir=2", "HSIntro=4-5", "HSIntro=5", "HSRend=2"];
+
+/// What a consensus makes us do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Demand {
+    /// Nothing.
+    Met,
+    /// Tell the owner.
+    Warn(String),
+    /// Tell the owner and stop: the network has moved on and this build would harm it.
+    Stop(String),
+}
+
+/// Compares what a consensus asks of relays with what we speak (tor-spec, "Required protocols").
+pub fn demand(consensus: &Consensus) -> Result<Demand, BadDocument> {
+    let missing = consensus.missing_protocols(SPOKEN)?;
+    Ok(verdict(&missing.required, &missing.recommended))
+}
+
+fn verdict(required: &str, recommended: &str) -> Demand {
+    let news: Vec<&str> = required
+        .split_whitespace()
+        .filter(|one| !LACKING_KNOWN.contains(one))
+        .collect();
+    if !news.is_empty() {
+        return Demand::Stop(format!(
+            "At least one protocol listed as required in the consensus is not supported by this version of relay. You \
+             should upgrade. This version will not work as a relay on the Tor network. The missing protocols are: {}",
+            news.join(" ")
+        ));
+    }
+    if !required.is_empty() {
+        return Demand::Warn(format!(
+            "Protocols that the consensus requires of relays are not built yet: {required}. Clients will not use this \
+             relay for what needs them."
+        ));
+    }
+    match recommended {
+        "" => Demand::Met,
+        missing => Demand::Warn(format!(
+            "At least one protocol listed as recommended in the consensus is not supported by this version of relay. \
+             You should upgrade. The missing protocols are: {missing}"
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_known_to_be_unbuilt_is_told_and_no_reason_to_stop() {
+        let demand = verdict("DirCache=2 HSDir=2 HSIntro=4-5 HSRend=2", "");
+        assert!(matches!(demand, Demand::Warn(text) if text.contains("HSIntro=4-5")));
+    }
+
+    #[test]
+    fn a_demand_of_tomorrow_stops_the_relay() {
+        let demand = verdict("DirCache=2 Relay=7", "");
+        assert!(matches!(demand, Demand::Stop(text) if text.ends_with("are: Relay=7")));
+    }
+
+    #[test]
+    fn a_recommendation_is_only_told() {
+        assert_eq!(verdict("", ""), Demand::Met);
+        assert!(matches!(verdict("", "Conflux=1"), Demand::Warn(_)));
+    }
+}
