@@ -11,21 +11,26 @@ use crate::cgroup;
 use crate::command::{command, output};
 use crate::process;
 
-/// Names that the programs of a cluster and of a Tor network start with.
-const OUR_PROGRAMS: [&str; 13] = [
+/// Names of the programs of a cluster and of a Tor network, as far as the kernel keeps them (15 characters).
+const OUR_PROGRAMS: [&str; 18] = [
     "etcd",
-    "kube-",
+    "kube-apiserver",
+    "kube-controller",
+    "kube-scheduler",
+    "kube-proxy",
     "kubelet",
+    "local-path-prov",
     "containerd",
+    "containerd-shim",
     "runc",
-    "local-path",
     "tor",
     "relay",
     "operator",
     "pause",
     "busybox",
     "kwok",
-    "prometheus",
+    "kubectl",
+    "helm",
 ];
 
 /// One line for each thing: `mount /…`, `link …`, `rule …`.
@@ -52,7 +57,7 @@ pub fn take() -> Result<Snapshot> {
     for known in process::all() {
         let name = process::name(known.pid);
         // Other people's programs come and go; ours have these names, our marker or a network namespace of their own.
-        let ours = OUR_PROGRAMS.iter().any(|ours| name.starts_with(ours)) || process::is_marked(known.pid);
+        let ours = OUR_PROGRAMS.contains(&name.as_str()) || process::is_marked(known.pid);
         if ours || network_of(&known.pid.to_string()).is_some_and(|network| Some(network) != own_network) {
             add("process", &format!("{} {name}", known.pid));
         }

@@ -34,7 +34,8 @@ pub fn build_static(workspace: &Path) -> anyhow::Result<Programs> {
     build_static_into(&workspace, &workspace.join(target).join("static"))
 }
 
-/// Builds `pause` alone as [`build_static`] does: what a cluster needs before it can run any pod.
+/// Builds `pause` alone as [`build_static`] does: what a cluster needs before it can run any pod. It goes to a target
+/// folder of its own, so that a cluster can start while the other programs are still built.
 ///
 /// # Errors
 /// As [`build_static`].
@@ -43,7 +44,7 @@ pub fn build_pause(workspace: &Path) -> anyhow::Result<PathBuf> {
         .canonicalize()
         .with_context(|| format!("no workspace at {}", workspace.display()))?;
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
-    let folder = build_packages(&workspace, &workspace.join(target).join("static"), &["pause"])?;
+    let folder = build_packages(&workspace, &workspace.join(target).join("pause"), &["pause"])?;
     ensure_static(&folder.join("pause"))?;
     Ok(folder.join("pause"))
 }
