@@ -175,3 +175,126 @@ fn authority(torrc: &mut Torrc, state: &State, node: &Node, VotingOffset(offset)
         torrc.set("ConsensusParams", state.spec.parameters.join(" "));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::spec::Spec;
+    use super::*;
+
+    fn node(name: &str, role: Role, last: u8) -> Node {
+        Node {
+            name: name.into(),
+            role,
+            address: Ipv4Addr::new(198, 18, 200, last),
+            slot: None,
+        }
+    }
+
+    fn network() -> State {
+        State {
+            spec: Spec {
+                torrc: vec![("r1".into(), "RelayBandwidthRate 1 MB".into())],
+                ..Spec::default()
+            },
+            tor: "/usr/bin/tor".into(),
+            nodes: vec![
+                node("a1", Role::Authority, 1),
+                node("r1", Role::Relay, 2),
+                Node {
+                    slot: Some(vec!["relay".into()]),
+                    ..node("r2", Role::Relay, 3)
+                },
+                node("e1", Role::Exit, 4),
+                node("c1", Role::Client, 5),
+            ],
+            addresses_added: Vec::new(),
+            authorities: vec!["a1 orport=9001 v3ident=AA 198.18.200.1:9030 BB".into()],
+            ready: false,
+        }
+    }
+
+    fn torrc(name: &str) -> String {
+        let state = network();
+        of(
+            &state,
+            state.node(name).unwrap(),
+            Path::new("/n"),
+            Path::new("/empty"),
+            VotingOffset(3),
+        )
+    }
+
+    fn has(torrc: &str, option: &str) -> bool {
+        torrc.lines().any(|line| line.split(' ').next() == Some(option))
+    }
+
+    #[test]
+    fn strangers_learn_the_authorities_and_nothing_of_any_node() {
+        let text = for_strangers(&network());
+        assert!(text.contains("DirAuthority a1 orport=9001"));
+        for option in [
+            "Nickname",
+            "Address",
+            "ORPort",
+            "DataDirectory",
+            "Log",
+            "OutboundBindAddress",
+        ] {
+            assert!(!has(&text, option), "{option}");
+        }
+    }
+
+    #[test]
+    fn a_slot_gets_what_every_relay_knows_and_no_more() {
+        let text = torrc("r2");
+        for option in [
+            "Nickname",
+            "ORPort",
+            "Address",
+            "DataDirectory",
+            "DirAuthority",
+            "ContactInfo",
+            "Log",
+        ] {
+            assert!(has(&text, option), "{option}");
+        }
+        for option in [
+            "ControlPort",
+            "CookieAuthentication",
+            "AvoidDiskWrites",
+            "FetchDirInfoEarly",
+            "SafeLogging",
+        ] {
+            assert!(!has(&text, option), "{option} is harness talk");
+        }
+    }
+
+    #[test]
+    fn every_node_sends_from_its_own_address_alone() {
+        for (name, last) in [("a1", 1), ("r1", 2), ("r2", 3), ("e1", 4), ("c1", 5)] {
+            assert!(
+                torrc(name).contains(&format!("OutboundBindAddress 198.18.200.{last}\n")),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_authorities_vote_only_exits_let_out_only_clients_take_streams() {
+        for name in ["a1", "r1", "r2", "e1", "c1"] {
+            let text = torrc(name);
+            assert_eq!(has(&text, "V3AuthVotingInterval"), name == "a1", "{name}");
+            assert_eq!(text.contains("ExitRelay 1\n"), name == "e1", "{name}");
+            assert_eq!(text.contains("SocksPort 198"), name == "c1", "{name}");
+        }
+        assert!(torrc("a1").contains("TestingDirAuthVoteExit 198.18.200.4\n"));
+    }
+
+    #[test]
+    fn a_further_line_goes_to_its_node_alone() {
+        assert!(torrc("r1").contains("RelayBandwidthRate 1 MB\n"));
+        assert!(!torrc("e1").contains("RelayBandwidthRate"));
+    }
+}
