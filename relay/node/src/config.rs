@@ -1,16 +1,24 @@
 //! What each part of the relay needs of its torrc.
 
+mod addresses;
+
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use relay_formats::torrc::{Bandwidth, DirAuthority};
+use relay_formats::fingerprint::RsaIdentity;
+use relay_formats::nickname::Nickname;
+use relay_formats::torrc::{Bandwidth, DirAuthority, FamilyIds, LogDestination, LogLine, Severity, Torrc};
+
+pub use addresses::{AddressError, Listen, advertised, listen};
+
+use crate::keys::{FamilyChoice, KeyPlan};
 
 /// The relay's configuration. Immutable; a reload makes a new one.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// torrc `Nickname`.
-    pub nickname: String,
+    pub nickname: Nickname,
     /// torrc `ContactInfo`.
     pub contact_info: Option<String>,
     /// torrc `DataDirectory`.
@@ -19,14 +27,24 @@ pub struct Config {
     pub key_directory: PathBuf,
     /// torrc `CacheDirectory`; the data directory where it says nothing.
     pub cache_directory: PathBuf,
+    /// torrc `FamilyKeyDirectory`; the key directory where it says nothing.
+    pub family_key_directory: PathBuf,
     /// Where to listen for OR connections.
-    pub listen: Vec<SocketAddr>,
+    pub listen: Vec<Listen>,
     /// Where others reach us: at most one a family, IPv4 first. The descriptor and NETINFO say these.
     pub advertised: Vec<SocketAddr>,
     /// Our end of outgoing OR and directory connections, at most one a family.
     pub outbound_bind: Vec<IpAddr>,
     /// torrc `ShutdownWaitLength`.
     pub shutdown_wait: Duration,
+    /// torrc `SSLKeyLifetime`; none draws one.
+    pub tls_certificate_lifetime: Option<Duration>,
+    /// torrc `SigningKeyLifetime`.
+    pub signing_key_lifetime: Duration,
+    /// torrc `OfflineMasterKey`.
+    pub offline_master_key: bool,
+    /// torrc `FamilyId`.
+    pub families: FamilyChoice,
     /// torrc `TestingTorNetwork`.
     pub testing_network: bool,
     /// torrc `AssumeReachable`: publish without a self-test.
@@ -40,6 +58,127 @@ pub struct Config {
     pub publish_server_descriptor: bool,
     /// What the descriptor promises of our bandwidth.
     pub bandwidth: Bandwidth,
+    /// torrc `User`.
+    pub user: Option<String>,
+    /// The least severity that is logged.
+    pub log_from: Severity,
     /// torrc `MyFamily`.
-    pub my_family: Vec<relay_formats::fingerprint::RsaIdentity>,
+    pub my_family: Vec<RsaIdentity>,
+}
+
+/// Why a torrc, though well written, makes no relay.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// No place for keys.
+    #[error("DataDirectory is not set, and there is no home directory to keep .tor in.")]
+    NoDataDirectory,
+    /// An address of ours cannot be found out.
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    /// Something that torrc may say and that this build cannot do.
+    #[error("{0}")]
+    NotBuilt(String),
+}
+
+impl Config {
+    /// What `torrc` says, with names looked up. `ports` are the ports that `auto` has become: one for each ORPort line,
+    /// 0 where nothing listens yet.
+    ///
+    /// # Errors
+    /// See [`ConfigError`].
+    pub fn new(torrc: &Torrc, ports: &[u16]) -> Result<Self, ConfigError> {
+        let data_directory = torrc.data_directory.clone().or_else(home).ok_or(ConfigError::NoDataDirectory)?;
+        let key_directory = torrc.key_directory.clone().unwrap_or_else(|| data_directory.join("keys"));
+        Ok(Self {
+            nickname: torrc.nickname.clone(),
+            contact_info: torrc.contact_info.clone(),
+            cache_directory: torrc.cache_directory.clone().unwrap_or_else(|| data_directory.clone()),
+            family_key_directory: torrc.family_key_directory.clone().unwrap_or_else(|| key_directory.clone()),
+            key_directory,
+            data_directory,
+            listen: listen(torrc),
+            advertised: advertised(torrc, ports)?,
+            outbound_bind: torrc.outbound_bind.clone(),
+            shutdown_wait: torrc.shutdown_wait,
+            tls_certificate_lifetime: torrc.tls_certificate_lifetime,
+            signing_key_lifetime: torrc.signing_key_lifetime,
+            offline_master_key: torrc.offline_master_key,
+            families: match &torrc.family_ids {
+                FamilyIds::Named(ids) => FamilyChoice::Named(ids.clone()),
+                FamilyIds::AllPresent => FamilyChoice::AllFound,
+            },
+            testing_network: torrc.testing_tor_network,
+            assume_reachable: torrc.assume_reachable,
+            extend_allow_private_addresses: torrc.extend_allow_private_addresses,
+            user: torrc.user.clone(),
+            log_from: log_from(&torrc.logs)?,
+            my_family: torrc.my_family.clone(),
+            authorities: authorities(&torrc.dir_authorities)?,
+            publish_server_descriptor: torrc.publish_server_descriptor,
+            bandwidth: torrc.bandwidth,
+        })
+    }
+
+    /// What loading the keys needs to know.
+    pub fn key_plan(&self) -> KeyPlan {
+        KeyPlan {
+            key_directory: self.key_directory.clone(),
+            data_directory: self.data_directory.clone(),
+            nickname: self.nickname.clone(),
+            offline_master: self.offline_master_key,
+            signing_lifetime: self.signing_key_lifetime,
+            families: self.families.clone(),
+            family_key_directory: self.family_key_directory.clone(),
+        }
+    }
+
+    /// `next`, but for what a running relay cannot change.
+    #[must_use]
+    pub fn with_changes_of(&self, next: Self) -> Self {
+        Self {
+            data_directory: self.data_directory.clone(),
+            key_directory: self.key_directory.clone(),
+            cache_directory: self.cache_directory.clone(),
+            listen: self.listen.clone(),
+            outbound_bind: self.outbound_bind.clone(),
+            user: self.user.clone(),
+            testing_network: self.testing_network,
+            ..next
+        }
+    }
+
+    /// What a running relay cannot change from `self` to `next`; each by its torrc name.
+    pub fn fixed_changes(&self, next: &Self) -> Vec<&'static str> {
+        let checks = [
+            ("DataDirectory", self.data_directory != next.data_directory),
+            ("KeyDirectory", self.key_directory != next.key_directory),
+            ("CacheDirectory", self.cache_directory != next.cache_directory),
+            ("ORPort", self.listen != next.listen),
+            ("OutboundBindAddress", self.outbound_bind != next.outbound_bind),
+            ("User", self.user != next.user),
+            ("TestingTorNetwork", self.testing_network != next.testing_network),
+        ];
+        checks.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+    }
+}
+
+/// `~/.tor`, C tor's default.
+fn home() -> Option<PathBuf> {
+    std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".tor"))
+}
+
+fn authorities(lines: &[DirAuthority]) -> Result<Vec<DirAuthority>, ConfigError> {
+    if lines.is_empty() {
+        let what = "The public network's directory authorities are not built in yet: torrc needs DirAuthority lines.";
+        return Err(ConfigError::NotBuilt(what.to_owned()));
+    }
+    Ok(lines.to_vec())
+}
+
+fn log_from(logs: &[LogLine]) -> Result<Severity, ConfigError> {
+    if let Some(other) = logs.iter().find(|log| log.destination != LogDestination::Stdout || log.to != Severity::Err) {
+        let what = format!("Log {other:?}: only `Log SEVERITY stdout` is built yet.");
+        return Err(ConfigError::NotBuilt(what));
+    }
+    Ok(logs.iter().map(|log| log.from).min().unwrap_or(Severity::Notice))
 }

@@ -1,12 +1,18 @@
 //! The relay process around the engine: sockets, TLS, files, threads. `main.rs` only starts it.
 
+pub mod cli;
 pub mod config;
 pub mod crypto_pool;
 pub mod dircache;
 pub mod directory;
 pub mod keys;
+pub mod limits;
 pub mod link;
 pub mod link_keys;
+pub mod logging;
 pub mod netdoc;
+pub mod reports;
 pub mod shards;
+pub mod startup;
+pub mod supervisor;
 pub mod tls;

@@ -1,3 +1,20 @@
 //! The relay process.
 
-fn main() {}
+use std::process::ExitCode;
+
+use relay_node::cli::{self, Command};
+use relay_node::{startup, supervisor};
+
+fn main() -> ExitCode {
+    let line = match cli::parse(std::env::args().skip(1)) {
+        Ok(line) => line,
+        Err(error) => return startup::refuse(&error),
+    };
+    match line.command {
+        Command::Help => startup::say(cli::HELP),
+        Command::Version => startup::say(&startup::version_text()),
+        Command::VerifyConfig => startup::verify_config(&line),
+        Command::ListFingerprint { ed25519 } => startup::list_fingerprint(&line, ed25519),
+        Command::Run => supervisor::run(&line),
+    }
+}

@@ -1,0 +1,28 @@
+//! What the engine reports, on its way to the directory part; what an operator waits for is logged here.
+
+use std::collections::HashSet;
+
+use relay_engine::door::Report;
+use tokio::sync::mpsc;
+
+/// Passes everything on, until either end is gone.
+pub async fn pass_on(mut from: mpsc::Receiver<Report>, to: mpsc::Sender<Report>) {
+    let mut reached = HashSet::new();
+    while let Some(report) = from.recv().await {
+        match &report {
+            Report::OrPortReachable { address } if reached.insert(*address) => tracing::info!(
+                "Self-testing indicates your ORPort {address} is reachable from the outside. Excellent."
+            ),
+            Report::OrPortReachable { .. } => {}
+            Report::ClockSkew { seconds, from_authority: true } => {
+                let (seconds, way) = (seconds.unsigned_abs(), if *seconds > 0 { "behind" } else { "ahead" });
+                tracing::warn!("Our clock is {seconds} seconds {way} of a directory authority's. Please set it right.");
+            }
+            Report::ClockSkew { .. } => {}
+            Report::ProtocolViolation(what) => tracing::debug!("Protocol violation by a peer: {what}"),
+        }
+        if to.send(report).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! The start: sockets, keys and threads, in the order in which a fault is cheapest.
+
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Instant, SystemTime};
+
+use mio::net::TcpListener;
+use rand::Rng;
+use relay_engine::door::Report;
+use relay_engine::network::NetworkView;
+use relay_engine::settings::{OnionKey, Settings};
+use relay_formats::torrc::Torrc;
+use tokio::sync::{mpsc, watch};
+use x25519_dalek::PublicKey;
+
+use super::news::{News, listen_for_signals};
+use crate::cli::CommandLine;
+use crate::config::{Config, Listen};
+use crate::crypto_pool::CryptoPool;
+use crate::directory::{self, DirectoryContext};
+use crate::keys::{DataLock, Keys};
+use crate::link;
+use crate::link_keys::{LinkKeys, LinkKeysError};
+use crate::logging::LogHandle;
+use crate::reports;
+use crate::shards::{self, Mailbox, Order, ShardStart};
+use crate::startup::{self, StartError};
+use crate::limits;
+
+/// Reports that may wait for the directory part.
+const REPORTS_WAITING_MAX: usize = 256;
+
+/// Everything the supervisor holds on to.
+pub(super) struct Relay {
+    pub(super) config: watch::Sender<Arc<Config>>,
+    pub(super) keys: watch::Sender<Arc<Keys>>,
+    pub(super) shutdown: watch::Sender<bool>,
+    pub(super) shards: Vec<Mailbox>,
+    /// When the link keys were made.
+    pub(super) link_keys_made: Instant,
+    pub(super) log: LogHandle,
+    /// The port of each ORPort line, `auto` resolved.
+    pub(super) ports: Vec<u16>,
+    /// Held for as long as the relay lives.
+    pub(super) lock: DataLock,
+}
+
+/// Why the relay does not come up.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum UpError {
+    /// Configuration or keys.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// A port that torrc wants.
+    #[error("Could not bind to {address}: {error}")]
+    Bind {
+        /// Where.
+        address: SocketAddr,
+        /// What the system says.
+        error: std::io::Error,
+    },
+    /// No link keys.
+    #[error("Error initializing keys: {0}")]
+    LinkKeys(#[from] LinkKeysError),
+    /// No thread, no descriptor.
+    #[error("Couldn't start the relay's threads: {0}")]
+    System(#[from] std::io::Error),
+}
+
+pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpError> {
+    let (torrc, config) = startup::read_config(line)?;
+    let log = startup::start_log(line, &torrc, &config);
+    tracing::info!("{}", startup::version_text().trim_end());
+    let links_max = limits::room_for_links();
+    let (listeners, ports) = open_listeners(&torrc, &config)?;
+    let config = Arc::new(Config::new(&torrc, &ports).map_err(StartError::from)?);
+    let (lock, keys) = startup::take_keys(&config)?;
+    say_who_we_are(&config, &keys);
+    let keys = Arc::new(keys);
+    let link_keys = Arc::new(LinkKeys::make(&keys, config.tls_certificate_lifetime, SystemTime::now())?);
+
+    let (tell, news) = channel();
+    listen_for_signals(tell.clone())?;
+    let network = watch::Sender::new(Arc::new(NetworkView::default()));
+    let (report, reports) = mpsc::channel(REPORTS_WAITING_MAX);
+    let shard = {
+        let tell = tell.clone();
+        ShardStart {
+            number: 0,
+            seed: seed(),
+            listeners,
+            outbound_bind: config.outbound_bind.clone(),
+            links_max,
+            settings: Arc::new(settings(&config, &keys)),
+            network: Arc::clone(&network.borrow()),
+            link_keys,
+            pool: CryptoPool::start(crypto_threads())?,
+            reports: report,
+            on_news: Box::new(move |news| _ = tell.send(News::Shard(news))),
+        }
+    };
+    let (mailbox, _) = shards::start(shard)?;
+    let relay = Relay {
+        config: watch::Sender::new(config),
+        keys: watch::Sender::new(keys),
+        shutdown: watch::Sender::new(false),
+        shards: vec![mailbox],
+        link_keys_made: Instant::now(),
+        log,
+        ports,
+        lock,
+    };
+    start_directory(&relay, network, reports, tell)?;
+    Ok((relay, news))
+}
+
+/// All sockets, and the port of each ORPort line.
+fn open_listeners(torrc: &Torrc, config: &Config) -> Result<(Vec<TcpListener>, Vec<u16>), UpError> {
+    let mut listeners = Vec::new();
+    let mut ports: Vec<u16> = torrc.or_ports.iter().map(|line| line.port.unwrap_or(0)).collect();
+    for Listen { address, wanted, or_port } in &config.listen {
+        // The second family of an `auto` port listens where the first does.
+        let port = ports.get(*or_port).copied().unwrap_or_default();
+        let address = SocketAddr::new(address.ip(), port);
+        tracing::info!("Opening OR listener on {address}");
+        match link::listen(address).and_then(|listener| Ok((listener.local_addr()?, listener))) {
+            Ok((bound, listener)) => {
+                tracing::info!("Opened OR listener connection (ready) on {bound}");
+                if let Some(port) = ports.get_mut(*or_port) {
+                    *port = bound.port();
+                }
+                listeners.push(listener);
+            }
+            Err(error) if *wanted => return Err(UpError::Bind { address, error }),
+            Err(error) => tracing::warn!("Could not bind to {address}: {error}. Going on without it."),
+        }
+    }
+    Ok((listeners, ports))
+}
+
+fn say_who_we_are(config: &Config, keys: &Keys) {
+    let nickname = &config.nickname;
+    tracing::info!("Your Tor server's identity key fingerprint is '{nickname} {}'", keys.rsa_identity());
+    tracing::info!("Your Tor server's identity key ed25519 fingerprint is '{nickname} {}'", keys.ed25519_identity);
+    if config.advertised.is_empty() {
+        tracing::warn!("Unable to find our public address: set Address in torrc. Until then nobody will know this relay.");
+    }
+}
+
+/// What the engine must know of configuration and keys.
+pub(super) fn settings(config: &Config, keys: &Keys) -> Settings {
+    let onion_keys = std::iter::once(&keys.onion).chain(&keys.onion_old).map(|pair| OnionKey {
+        public: PublicKey::from(*pair.public()),
+        secret: pair.secret().clone(),
+    });
+    Settings {
+        rsa_identity: keys.rsa_identity(),
+        ed25519_identity: keys.ed25519_identity,
+        advertised: config.advertised.clone(),
+        onion_keys: onion_keys.collect(),
+        extend_allow_private_addresses: config.extend_allow_private_addresses,
+    }
+}
+
+fn seed() -> [u8; 32] {
+    let mut seed = [0; 32];
+    rand::rng().fill_bytes(&mut seed);
+    seed
+}
+
+/// As C tor: one a processor, two at least.
+fn crypto_threads() -> usize {
+    std::thread::available_parallelism().map_or(2, |processors| processors.get().max(2))
+}
+
+/// The directory part in a thread of its own, with the two messengers between it and the shards.
+fn start_directory(
+    relay: &Relay,
+    network: watch::Sender<Arc<NetworkView>>,
+    reports: mpsc::Receiver<Report>,
+    tell: Sender<News>,
+) -> std::io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (onward, heard) = mpsc::channel(REPORTS_WAITING_MAX);
+    let news_of_network = network.subscribe();
+    let context = DirectoryContext {
+        config: relay.config.subscribe(),
+        keys: relay.keys.subscribe(),
+        network,
+        reports: heard,
+        shutdown: relay.shutdown.subscribe(),
+    };
+    let shards = relay.shards.clone();
+    std::thread::Builder::new().name("directory".to_owned()).spawn(move || {
+        let ran = catch_unwind(AssertUnwindSafe(|| {
+            runtime.block_on(async {
+                tokio::select! {
+                    () = directory::run(context) => {}
+                    () = tell_network(news_of_network, &shards) => {}
+                    () = reports::pass_on(reports, onward) => {}
+                }
+            });
+        }));
+        if ran.is_err() {
+            tracing::error!("Bug: the directory part panicked.");
+        }
+        let _ = tell.send(News::DirectoryEnded);
+    })?;
+    Ok(())
+}
+
+/// Tells the shards of each new consensus, for as long as there is someone who brings any.
+async fn tell_network(mut news: watch::Receiver<Arc<NetworkView>>, shards: &[Mailbox]) {
+    while news.changed().await.is_ok() {
+        let view = Arc::clone(&news.borrow_and_update());
+        shards.iter().for_each(|shard| shard.post(Order::Network(Arc::clone(&view))));
+    }
+}
