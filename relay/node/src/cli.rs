@@ -97,13 +97,19 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<CommandLine,
             "-h" | "--help" => line.command = Command::Help,
             "--list-fingerprint" => {
                 let kind = rest.next_if(|kind| kind == "ed25519" || kind == "rsa");
-                line.command = Command::ListFingerprint { ed25519: kind.is_some_and(|kind| kind == "ed25519") };
+                line.command = Command::ListFingerprint {
+                    ed25519: kind.is_some_and(|kind| kind == "ed25519"),
+                };
             }
             not_built if NOT_BUILT.contains(&not_built) => return Err(CommandLineError::NotBuilt(word)),
             _ => {
                 let name = word.strip_prefix("--").unwrap_or(&word).to_owned();
                 // `/Option` clears and takes no value.
-                let value = if name.starts_with('/') { None } else { rest.next_if(|value| !value.starts_with("--")) };
+                let value = if name.starts_with('/') {
+                    None
+                } else {
+                    rest.next_if(|value| !value.starts_with("--"))
+                };
                 match value {
                     Some(value) => line.options.push((name, value)),
                     None if name.starts_with('/') => line.options.push((name, String::new())),
@@ -148,12 +154,22 @@ mod tests {
         assert_eq!(line.command, Command::VerifyConfig);
         assert_eq!(line.torrc, Some("/etc/torrc".into()));
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
-        assert_eq!(line.options, [pair("DataDirectory", "/data"), pair("Nickname", "anna"), pair("+Log", "debug")]);
+        assert_eq!(
+            line.options,
+            [
+                pair("DataDirectory", "/data"),
+                pair("Nickname", "anna"),
+                pair("+Log", "debug")
+            ]
+        );
     }
 
     #[test]
     fn the_kind_of_fingerprint_may_follow() {
-        assert_eq!(line("--list-fingerprint").unwrap().command, Command::ListFingerprint { ed25519: false });
+        assert_eq!(
+            line("--list-fingerprint").unwrap().command,
+            Command::ListFingerprint { ed25519: false }
+        );
         let both = line("--list-fingerprint ed25519 -f x").unwrap();
         assert_eq!(both.command, Command::ListFingerprint { ed25519: true });
         assert_eq!(both.torrc, Some("x".into()));
@@ -167,13 +183,19 @@ mod tests {
     #[test]
     fn an_option_without_a_value_is_refused() {
         assert_eq!(line("-f").unwrap_err(), CommandLineError::NoValue("-f".to_owned()));
-        assert_eq!(line("--Nickname --verify-config").unwrap_err(), CommandLineError::NoValue("--Nickname".to_owned()));
+        assert_eq!(
+            line("--Nickname --verify-config").unwrap_err(),
+            CommandLineError::NoValue("--Nickname".to_owned())
+        );
     }
 
     #[test]
     fn the_command_line_overrules_torrc_and_plus_adds() {
         let options = line("ORPort 1 ORPort 2 +Log debug /Address").unwrap().options;
         let text = torrc_with_options("ORPort 9001", &options);
-        assert_eq!(text, "ORPort 9001\n/ORPort\nORPort 1\nORPort 2\n+Log debug\n/Address \n");
+        assert_eq!(
+            text,
+            "ORPort 9001\n/ORPort\nORPort 1\nORPort 2\n+Log debug\n/Address \n"
+        );
     }
 }

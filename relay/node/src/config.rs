@@ -87,13 +87,23 @@ impl Config {
     /// # Errors
     /// See [`ConfigError`].
     pub fn new(torrc: &Torrc, ports: &[u16]) -> Result<Self, ConfigError> {
-        let data_directory = torrc.data_directory.clone().or_else(home).ok_or(ConfigError::NoDataDirectory)?;
-        let key_directory = torrc.key_directory.clone().unwrap_or_else(|| data_directory.join("keys"));
+        let data_directory = torrc
+            .data_directory
+            .clone()
+            .or_else(home)
+            .ok_or(ConfigError::NoDataDirectory)?;
+        let key_directory = torrc
+            .key_directory
+            .clone()
+            .unwrap_or_else(|| data_directory.join("keys"));
         Ok(Self {
             nickname: torrc.nickname.clone(),
             contact_info: torrc.contact_info.clone(),
             cache_directory: torrc.cache_directory.clone().unwrap_or_else(|| data_directory.clone()),
-            family_key_directory: torrc.family_key_directory.clone().unwrap_or_else(|| key_directory.clone()),
+            family_key_directory: torrc
+                .family_key_directory
+                .clone()
+                .unwrap_or_else(|| key_directory.clone()),
             key_directory,
             data_directory,
             listen: listen(torrc),
@@ -158,13 +168,19 @@ impl Config {
             ("User", self.user != next.user),
             ("TestingTorNetwork", self.testing_network != next.testing_network),
         ];
-        checks.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+        checks
+            .into_iter()
+            .filter(|(_, differs)| *differs)
+            .map(|(name, _)| name)
+            .collect()
     }
 }
 
 /// `~/.tor`, C tor's default.
 fn home() -> Option<PathBuf> {
-    std::env::home_dir().filter(|home| home.is_absolute()).map(|home| home.join(".tor"))
+    std::env::home_dir()
+        .filter(|home| home.is_absolute())
+        .map(|home| home.join(".tor"))
 }
 
 fn authorities(lines: &[DirAuthority]) -> Result<Vec<DirAuthority>, ConfigError> {
@@ -176,7 +192,10 @@ fn authorities(lines: &[DirAuthority]) -> Result<Vec<DirAuthority>, ConfigError>
 }
 
 fn log_from(logs: &[LogLine]) -> Result<Severity, ConfigError> {
-    if let Some(other) = logs.iter().find(|log| log.destination != LogDestination::Stdout || log.to != Severity::Err) {
+    if let Some(other) = logs
+        .iter()
+        .find(|log| log.destination != LogDestination::Stdout || log.to != Severity::Err)
+    {
         let what = format!("Log {other:?}: only `Log SEVERITY stdout` is built yet.");
         return Err(ConfigError::NotBuilt(what));
     }

@@ -10,10 +10,19 @@ pub fn room_for_links() -> usize {
     let limit = getrlimit(Resource::Nofile);
     if let Some(most) = limit.maximum
         && limit.current.is_some_and(|now| now < most)
-        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(most), maximum: Some(most) })
+        && let Err(error) = setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(most),
+                maximum: Some(most),
+            },
+        )
     {
         tracing::warn!("Couldn't set maximum number of file descriptors: {error}");
     }
-    let room = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX).saturating_sub(RESERVED);
+    let room = getrlimit(Resource::Nofile)
+        .current
+        .unwrap_or(u64::MAX)
+        .saturating_sub(RESERVED);
     usize::try_from(room).unwrap_or(usize::MAX)
 }

@@ -44,7 +44,12 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        write!(writer, "{} [{}] ", stamp(SystemTime::now()), word(event.metadata().level()))?;
+        write!(
+            writer,
+            "{} [{}] ",
+            stamp(SystemTime::now()),
+            word(event.metadata().level())
+        )?;
         if let Some(span) = context.lookup_current()
             && let Some(fields) = span.extensions().get::<FormattedFields<N>>()
         {
@@ -67,13 +72,18 @@ fn word(level: &Level) -> &'static str {
 
 /// `Nov 22 12:00:00.000`, UTC.
 fn stamp(time: SystemTime) -> String {
-    const MONTHS: [&str; 12] = ["Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec"];
+    const MONTHS: [&str; 12] = [
+        "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
+    ];
     let since = time.duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let (days, seconds) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
     let (month, day) = month_and_day(days);
     let name = MONTHS.get(month).copied().unwrap_or_default();
     let (hour, minute, second) = (seconds / 3_600, seconds / 60 % 60, seconds % 60);
-    format!("{name} {day:02} {hour:02}:{minute:02}:{second:02}.{:03}", since.subsec_millis())
+    format!(
+        "{name} {day:02} {hour:02}:{minute:02}:{second:02}.{:03}",
+        since.subsec_millis()
+    )
 }
 
 /// Month (0 to 11) and day (from 1) of a day counted from 1970. The year is counted from March, so that the leap day is its last.

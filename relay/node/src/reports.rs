@@ -10,11 +10,14 @@ pub async fn pass_on(mut from: mpsc::Receiver<Report>, to: mpsc::Sender<Report>)
     let mut reached = HashSet::new();
     while let Some(report) = from.recv().await {
         match &report {
-            Report::OrPortReachable { address } if reached.insert(*address) => tracing::info!(
-                "Self-testing indicates your ORPort {address} is reachable from the outside. Excellent."
-            ),
+            Report::OrPortReachable { address } if reached.insert(*address) => {
+                tracing::info!("Self-testing indicates your ORPort {address} is reachable from the outside. Excellent.")
+            }
             Report::OrPortReachable { .. } => {}
-            Report::ClockSkew { seconds, from_authority: true } => {
+            Report::ClockSkew {
+                seconds,
+                from_authority: true,
+            } => {
                 let (seconds, way) = (seconds.unsigned_abs(), if *seconds > 0 { "behind" } else { "ahead" });
                 tracing::warn!("Our clock is {seconds} seconds {way} of a directory authority's. Please set it right.");
             }

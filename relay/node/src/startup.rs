@@ -77,7 +77,12 @@ pub fn read_torrc(line: &CommandLine) -> Result<Torrc, StartError> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound && may_be_missing => String::new(),
-        Err(error) => return Err(StartError::NoTorrc { path: path.to_path_buf(), error }),
+        Err(error) => {
+            return Err(StartError::NoTorrc {
+                path: path.to_path_buf(),
+                error,
+            });
+        }
     };
     Ok(Torrc::parse(&torrc_with_options(&text, &line.options))?)
 }
@@ -94,7 +99,11 @@ pub fn read_config(line: &CommandLine) -> Result<(Torrc, Config), StartError> {
 
 /// Starts the log at torrc's level, and says what torrc's reader found worth saying.
 pub fn start_log(line: &CommandLine, torrc: &Torrc, config: &Config) -> LogHandle {
-    let handle = logging::start(if line.quiet { LevelFilter::ERROR } else { level(config.log_from) });
+    let handle = logging::start(if line.quiet {
+        LevelFilter::ERROR
+    } else {
+        level(config.log_from)
+    });
     for warning in &torrc.warnings {
         tracing::warn!("torrc: {warning}");
     }
@@ -160,6 +169,10 @@ pub fn list_fingerprint(line: &CommandLine, ed25519: bool) -> ExitCode {
 }
 
 fn in_groups(digits: &str) -> String {
-    let groups: Vec<&str> = digits.as_bytes().chunks(4).filter_map(|group| std::str::from_utf8(group).ok()).collect();
+    let groups: Vec<&str> = digits
+        .as_bytes()
+        .chunks(4)
+        .filter_map(|group| std::str::from_utf8(group).ok())
+        .collect();
     groups.join(" ")
 }

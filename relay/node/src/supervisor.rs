@@ -5,7 +5,6 @@ mod news;
 mod start;
 
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -101,5 +100,4 @@ fn end(relay: &mut Relay, news: &Receiver<News>) {
             Err(_) => return,
         }
     }
-    let _ = Arc::strong_count(&relay.lock);
 }

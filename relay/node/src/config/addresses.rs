@@ -35,7 +35,11 @@ pub fn listen(torrc: &Torrc) -> Vec<Listen> {
         let port = line.port.unwrap_or(0);
         let mut add = |address: IpAddr, wanted| {
             if !(torrc.ipv6_disabled && address.is_ipv6()) {
-                all.push(Listen { address: SocketAddr::new(address, port), wanted, or_port });
+                all.push(Listen {
+                    address: SocketAddr::new(address, port),
+                    wanted,
+                    or_port,
+                });
             }
         };
         match (line.address, line.families) {
@@ -62,10 +66,10 @@ pub fn advertised(torrc: &Torrc, ports: &[u16]) -> Result<Vec<SocketAddr>, Addre
         if ipv6 && torrc.ipv6_disabled {
             continue;
         }
-        let serves = |line: &OrPort| {
-            line.advertise && line.families != if ipv6 { Families::V4 } else { Families::V6 }
+        let serves = |line: &OrPort| line.advertise && line.families != if ipv6 { Families::V4 } else { Families::V6 };
+        let Some((at, line)) = torrc.or_ports.iter().enumerate().find(|(_, line)| serves(line)) else {
+            continue;
         };
-        let Some((at, line)) = torrc.or_ports.iter().enumerate().find(|(_, line)| serves(line)) else { continue };
         let port = line.port.unwrap_or_else(|| ports.get(at).copied().unwrap_or(0));
         if let Some(address) = our_address(torrc, line, ipv6)? {
             found.push(SocketAddr::new(address, port));
@@ -80,7 +84,10 @@ fn our_address(torrc: &Torrc, line: &OrPort, ipv6: bool) -> Result<Option<IpAddr
             AdvertisedAddress::Ip(address) if address.is_ipv6() == ipv6 => return Ok(Some(*address)),
             AdvertisedAddress::Ip(_) => {}
             AdvertisedAddress::Host(host) => {
-                let unknown = |error| AddressError::Unknown { host: host.clone(), error };
+                let unknown = |error| AddressError::Unknown {
+                    host: host.clone(),
+                    error,
+                };
                 let mut all = (host.as_str(), 0).to_socket_addrs().map_err(unknown)?;
                 if let Some(address) = all.find(|address| address.is_ipv6() == ipv6) {
                     return Ok(Some(address.ip()));
@@ -99,9 +106,15 @@ fn our_address(torrc: &Torrc, line: &OrPort, ipv6: bool) -> Result<Option<IpAddr
 fn interface_address(ipv6: bool) -> Option<IpAddr> {
     // Documentation addresses (RFC 5737, RFC 3849): routed like any public one, and nobody's.
     let (from, towards): (SocketAddr, SocketAddr) = if ipv6 {
-        ((Ipv6Addr::UNSPECIFIED, 0).into(), (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9).into())
+        (
+            (Ipv6Addr::UNSPECIFIED, 0).into(),
+            (Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1), 9).into(),
+        )
     } else {
-        ((Ipv4Addr::UNSPECIFIED, 0).into(), (Ipv4Addr::new(192, 0, 2, 1), 9).into())
+        (
+            (Ipv4Addr::UNSPECIFIED, 0).into(),
+            (Ipv4Addr::new(192, 0, 2, 1), 9).into(),
+        )
     };
     let socket = UdpSocket::bind(from).ok()?;
     socket.connect(towards).ok()?;
@@ -137,19 +150,28 @@ mod tests {
     }
 
     fn addresses(text: &str) -> Vec<String> {
-        advertised(&torrc(text), &[]).unwrap().iter().map(ToString::to_string).collect()
+        advertised(&torrc(text), &[])
+            .unwrap()
+            .iter()
+            .map(ToString::to_string)
+            .collect()
     }
 
     #[test]
     fn a_bare_port_listens_on_both_families_and_needs_only_one() {
         let all = listen(&torrc("ORPort 9001"));
         let seen: Vec<(String, bool)> = all.iter().map(|one| (one.address.to_string(), one.wanted)).collect();
-        assert_eq!(seen, [("0.0.0.0:9001".to_owned(), true), ("[::]:9001".to_owned(), false)]);
+        assert_eq!(
+            seen,
+            [("0.0.0.0:9001".to_owned(), true), ("[::]:9001".to_owned(), false)]
+        );
     }
 
     #[test]
     fn no_listen_and_disabled_ipv6_are_kept() {
-        let all = listen(&torrc("ORPort 443 NoListen\nORPort 9001 NoAdvertise\nAddressDisableIPv6 1"));
+        let all = listen(&torrc(
+            "ORPort 443 NoListen\nORPort 9001 NoAdvertise\nAddressDisableIPv6 1",
+        ));
         let seen: Vec<String> = all.iter().map(|one| one.address.to_string()).collect();
         assert_eq!(seen, ["0.0.0.0:9001"]);
     }
@@ -157,7 +179,10 @@ mod tests {
     #[test]
     fn address_comes_before_the_orports_own() {
         let text = "Address 192.0.2.7\nORPort 127.0.0.1:9001\nTestingTorNetwork 1\nAddressDisableIPv6 1";
-        let with_authority = format!("{text}\nDirAuthority a orport=1 v3ident={0} 127.0.0.1:2 {0}", "AB".repeat(20));
+        let with_authority = format!(
+            "{text}\nDirAuthority a orport=1 v3ident={0} 127.0.0.1:2 {0}",
+            "AB".repeat(20)
+        );
         assert_eq!(addresses(&with_authority), ["192.0.2.7:9001"]);
     }
 
@@ -169,7 +194,16 @@ mod tests {
 
     #[test]
     fn private_addresses_are_not_public() {
-        for text in ["10.1.2.3", "127.0.0.1", "100.64.0.1", "169.254.1.1", "::1", "fd00::1", "fe80::1", "::ffff:8.8.8.8"] {
+        for text in [
+            "10.1.2.3",
+            "127.0.0.1",
+            "100.64.0.1",
+            "169.254.1.1",
+            "::1",
+            "fd00::1",
+            "fe80::1",
+            "::ffff:8.8.8.8",
+        ] {
             assert!(!is_public(text.parse().unwrap()), "{text}");
         }
         for text in ["8.8.8.8", "100.128.0.1", "2001:4860:4860::8888"] {

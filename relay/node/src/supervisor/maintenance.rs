@@ -45,7 +45,10 @@ fn use_keys(relay: &mut Relay, fresh: Keys) {
 
 fn tell_settings(relay: &Relay) {
     let settings = Arc::new(settings(&relay.config.borrow(), &relay.keys.borrow()));
-    relay.shards.iter().for_each(|shard| shard.post(Order::Settings(Arc::clone(&settings))));
+    relay
+        .shards
+        .iter()
+        .for_each(|shard| shard.post(Order::Settings(Arc::clone(&settings))));
 }
 
 fn renew_link_keys(relay: &mut Relay) {
@@ -53,7 +56,10 @@ fn renew_link_keys(relay: &mut Relay) {
     match LinkKeys::make(&relay.keys.borrow(), lifetime, SystemTime::now()) {
         Ok(fresh) => {
             let fresh = Arc::new(fresh);
-            relay.shards.iter().for_each(|shard| shard.post(Order::LinkKeys(Arc::clone(&fresh))));
+            relay
+                .shards
+                .iter()
+                .for_each(|shard| shard.post(Order::LinkKeys(Arc::clone(&fresh))));
             relay.link_keys_made = Instant::now();
         }
         Err(error) => tracing::warn!("Couldn't make new link keys, going on with the old ones: {error}"),
@@ -73,11 +79,17 @@ pub(super) fn reload(line: &CommandLine, relay: &mut Relay) {
             return;
         }
     };
-    torrc.warnings.iter().for_each(|warning| tracing::warn!("torrc: {warning}"));
+    torrc
+        .warnings
+        .iter()
+        .for_each(|warning| tracing::warn!("torrc: {warning}"));
     let held = Arc::clone(&relay.config.borrow());
     let fixed = held.fixed_changes(&next);
     if !fixed.is_empty() {
-        tracing::warn!("While Tor is running, changing {} is not allowed. Keeping the old value.", fixed.join(", "));
+        tracing::warn!(
+            "While Tor is running, changing {} is not allowed. Keeping the old value.",
+            fixed.join(", ")
+        );
     }
     if !line.quiet {
         relay.log.set(startup::level(next.log_from));

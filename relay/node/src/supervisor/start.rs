@@ -21,13 +21,13 @@ use crate::config::{Config, Listen};
 use crate::crypto_pool::CryptoPool;
 use crate::directory::{self, DirectoryContext};
 use crate::keys::{DataLock, Keys};
+use crate::limits;
 use crate::link;
 use crate::link_keys::{LinkKeys, LinkKeysError};
 use crate::logging::LogHandle;
 use crate::reports;
 use crate::shards::{self, Mailbox, Order, ShardStart};
 use crate::startup::{self, StartError};
-use crate::limits;
 
 /// Reports that may wait for the directory part.
 const REPORTS_WAITING_MAX: usize = 256;
@@ -44,7 +44,7 @@ pub(super) struct Relay {
     /// The port of each ORPort line, `auto` resolved.
     pub(super) ports: Vec<u16>,
     /// Held for as long as the relay lives.
-    pub(super) lock: DataLock,
+    pub(super) _lock: DataLock,
 }
 
 /// Why the relay does not come up.
@@ -79,7 +79,11 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
     let (lock, keys) = startup::take_keys(&config)?;
     say_who_we_are(&config, &keys);
     let keys = Arc::new(keys);
-    let link_keys = Arc::new(LinkKeys::make(&keys, config.tls_certificate_lifetime, SystemTime::now())?);
+    let link_keys = Arc::new(LinkKeys::make(
+        &keys,
+        config.tls_certificate_lifetime,
+        SystemTime::now(),
+    )?);
 
     let (tell, news) = channel();
     listen_for_signals(tell.clone())?;
@@ -110,7 +114,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
         link_keys_made: Instant::now(),
         log,
         ports,
-        lock,
+        _lock: lock,
     };
     start_directory(&relay, network, reports, tell)?;
     Ok((relay, news))
@@ -120,7 +124,12 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
 fn open_listeners(torrc: &Torrc, config: &Config) -> Result<(Vec<TcpListener>, Vec<u16>), UpError> {
     let mut listeners = Vec::new();
     let mut ports: Vec<u16> = torrc.or_ports.iter().map(|line| line.port.unwrap_or(0)).collect();
-    for Listen { address, wanted, or_port } in &config.listen {
+    for Listen {
+        address,
+        wanted,
+        or_port,
+    } in &config.listen
+    {
         // The second family of an `auto` port listens where the first does.
         let port = ports.get(*or_port).copied().unwrap_or_default();
         let address = SocketAddr::new(address.ip(), port);
@@ -142,19 +151,29 @@ fn open_listeners(torrc: &Torrc, config: &Config) -> Result<(Vec<TcpListener>, V
 
 fn say_who_we_are(config: &Config, keys: &Keys) {
     let nickname = &config.nickname;
-    tracing::info!("Your Tor server's identity key fingerprint is '{nickname} {}'", keys.rsa_identity());
-    tracing::info!("Your Tor server's identity key ed25519 fingerprint is '{nickname} {}'", keys.ed25519_identity);
+    tracing::info!(
+        "Your Tor server's identity key fingerprint is '{nickname} {}'",
+        keys.rsa_identity()
+    );
+    tracing::info!(
+        "Your Tor server's identity key ed25519 fingerprint is '{nickname} {}'",
+        keys.ed25519_identity
+    );
     if config.advertised.is_empty() {
-        tracing::warn!("Unable to find our public address: set Address in torrc. Until then nobody will know this relay.");
+        tracing::warn!(
+            "Unable to find our public address: set Address in torrc. Until then nobody will know this relay."
+        );
     }
 }
 
 /// What the engine must know of configuration and keys.
 pub(super) fn settings(config: &Config, keys: &Keys) -> Settings {
-    let onion_keys = std::iter::once(&keys.onion).chain(&keys.onion_old).map(|pair| OnionKey {
-        public: PublicKey::from(*pair.public()),
-        secret: pair.secret().clone(),
-    });
+    let onion_keys = std::iter::once(&keys.onion)
+        .chain(&keys.onion_old)
+        .map(|pair| OnionKey {
+            public: PublicKey::from(*pair.public()),
+            secret: pair.secret().clone(),
+        });
     Settings {
         rsa_identity: keys.rsa_identity(),
         ed25519_identity: keys.ed25519_identity,
@@ -193,21 +212,23 @@ fn start_directory(
         shutdown: relay.shutdown.subscribe(),
     };
     let shards = relay.shards.clone();
-    std::thread::Builder::new().name("directory".to_owned()).spawn(move || {
-        let ran = catch_unwind(AssertUnwindSafe(|| {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = directory::run(context) => {}
-                    () = tell_network(news_of_network, &shards) => {}
-                    () = reports::pass_on(reports, onward) => {}
-                }
-            });
-        }));
-        if ran.is_err() {
-            tracing::error!("Bug: the directory part panicked.");
-        }
-        let _ = tell.send(News::DirectoryEnded);
-    })?;
+    std::thread::Builder::new()
+        .name("directory".to_owned())
+        .spawn(move || {
+            let ran = catch_unwind(AssertUnwindSafe(|| {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = directory::run(context) => {}
+                        () = tell_network(news_of_network, &shards) => {}
+                        () = reports::pass_on(reports, onward) => {}
+                    }
+                });
+            }));
+            if ran.is_err() {
+                tracing::error!("Bug: the directory part panicked.");
+            }
+            let _ = tell.send(News::DirectoryEnded);
+        })?;
     Ok(())
 }
 
@@ -215,6 +236,8 @@ fn start_directory(
 async fn tell_network(mut news: watch::Receiver<Arc<NetworkView>>, shards: &[Mailbox]) {
     while news.changed().await.is_ok() {
         let view = Arc::clone(&news.borrow_and_update());
-        shards.iter().for_each(|shard| shard.post(Order::Network(Arc::clone(&view))));
+        shards
+            .iter()
+            .for_each(|shard| shard.post(Order::Network(Arc::clone(&view))));
     }
 }
