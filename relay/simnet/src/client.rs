@@ -294,12 +294,24 @@ impl Client {
 
     /// One hop more, by EXTEND2 in RELAY_EARLY.
     pub fn extend(&mut self, circuit: u32, hop: &Hop, wish: Wish) {
+        self.extend_oddly(circuit, Command::RELAY_EARLY, hop, wish, |_| ());
+    }
+
+    /// One hop more, in another cell or with another message than is right.
+    pub fn extend_oddly(
+        &mut self,
+        circuit: u32,
+        carrier: Command,
+        hop: &Hop,
+        wish: Wish,
+        bend: impl FnOnce(&mut Extend2<'_>),
+    ) {
         let (begun, handshake_type, data) = Begun::new(hop, wish, &mut self.dice);
         let (ipv4, ipv6) = match hop.address {
             SocketAddr::V4(address) => (Some(address), None),
             SocketAddr::V6(address) => (None, Some(address)),
         };
-        let message = Extend2 {
+        let mut message = Extend2 {
             ipv4,
             ipv6,
             rsa_identity: Some(hop.rsa_identity),
@@ -309,13 +321,14 @@ impl Client {
                 data: &data,
             },
         };
+        bend(&mut message);
         let data = message.write();
         let Some(state) = self.circuits.get_mut(&circuit) else {
             return;
         };
         state.begun = Some(begun);
         let last = state.hops.len().saturating_sub(1);
-        self.send(circuit, last, Command::RELAY_EARLY, RelayCommand::EXTEND2, 0, &data);
+        self.send(circuit, last, carrier, RelayCommand::EXTEND2, 0, &data);
     }
 
     /// Forgets the hops from `hops` on, as after TRUNCATED.

@@ -32,8 +32,11 @@ pub struct Relay {
     /// Off: answers of the workers wait until [`Net::work`].
     pub workers_run: bool,
     work: Vec<(Ticket, OnionRequest)>,
-    /// Off: wishes to write wait until it is on again.
+    /// Off: wishes to write wait for [`Net::unblock`].
     pub sockets_take: bool,
+    blocked: Vec<ChannelId>,
+    /// How far its clock is ahead of the right time.
+    pub clock_ahead: Duration,
 }
 
 /// One end of a session.
@@ -131,6 +134,8 @@ impl Net {
                 workers_run: true,
                 work: Vec::new(),
                 sockets_take: true,
+                blocked: Vec::new(),
+                clock_ahead: Duration::ZERO,
             });
         }
         net
@@ -197,10 +202,11 @@ impl Net {
 
     /// Tells a relay something, and notes what it wants.
     pub fn handle(&mut self, relay: usize, input: Input<'_>) {
-        let now = self.now();
+        let mut now = self.now();
         let Some(state) = self.relays.get_mut(relay) else {
             return;
         };
+        now.wall += state.clock_ahead;
         state.engine.handle(now, input, &mut state.outbox);
         for effect in state.outbox.effects.drain(..) {
             match effect {
@@ -244,6 +250,17 @@ impl Net {
         };
         for (ticket, request) in state.work.drain(..) {
             self.events.push_back(Event::Answered { relay, ticket, request });
+        }
+    }
+
+    /// Lets a relay's sockets take bytes again.
+    pub fn unblock(&mut self, relay: usize) {
+        let Some(state) = self.relays.get_mut(relay) else {
+            return;
+        };
+        state.sockets_take = true;
+        for channel in state.blocked.drain(..) {
+            self.events.push_back(Event::Write { relay, channel });
         }
     }
 
@@ -382,7 +399,11 @@ impl Net {
     }
 
     fn write(&mut self, relay: usize, channel: ChannelId) {
-        if !self.relays.get(relay).is_some_and(|state| state.sockets_take) {
+        let Some(state) = self.relays.get_mut(relay) else {
+            return;
+        };
+        if !state.sockets_take {
+            state.blocked.push(channel);
             return;
         }
         self.handle(

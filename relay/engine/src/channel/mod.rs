@@ -201,6 +201,9 @@ impl Channel {
         let out = &mut outbox.written;
         let now_possible = self.control.len().min(bytes_max);
         out.extend(self.control.drain(..now_possible));
+        if self.control.is_empty() {
+            self.control = Vec::new();
+        }
         while out.len() + self.width.cell_bytes() <= bytes_max {
             let Some((circ_id, reason)) = self.destroys.pop_front() else {
                 break;

@@ -19,6 +19,8 @@ use crate::timers::Alarm;
 
 /// A clock that is so far off is worth a word (tor-spec, "NETINFO cells"; C tor `NETINFO_NOTICE_SKEW`).
 const CLOCK_SKEW_SECONDS: i64 = 3_600;
+/// An idle channel keeps a buffer of so much at most: two cells (our own number).
+const KEPT_BYTES_MAX: usize = 1_028;
 /// After a slower handshake a NETINFO's time says nothing.
 const PROMPT_HANDSHAKE: Duration = Duration::from_secs(180);
 
@@ -147,6 +149,10 @@ impl Engine {
                         self.cell(now, key, found, cell, outbox);
                     }
                     kept.drain(..found.ends);
+                    // What a long cell took is given back.
+                    if kept.is_empty() && kept.capacity() > KEPT_BYTES_MAX {
+                        kept = Vec::new();
+                    }
                     if let Some(channel) = self.channels.get_mut(key) {
                         channel.unread = kept;
                     }

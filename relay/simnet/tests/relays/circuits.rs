@@ -208,13 +208,63 @@ fn an_extend_that_is_not_early_ends_the_circuit_unless_the_consensus_allows_it()
         let circuit = net.clients[0].create_fast();
         net.run();
         events(&mut net);
-        // Bytes that make an EXTEND2 to nobody: refused either way, but for the address only where it may be late.
-        let wish = [
-            1, 2, 20, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 0, 2, 0, 0,
-        ];
-        net.clients[0].send(circuit, 0, Command::RELAY, Relay::EXTEND2, 0, &wish);
+        net.clients[0].extend_oddly(circuit, Command::RELAY, &hop(1), Wish::NtorV3, |_| ());
         net.run();
-        assert_eq!(events(&mut net), vec![destroyed(circuit, DestroyReason::TorProtocol)]);
+        let expected = match allowed {
+            1 => Event::Extended { circuit, hops: 2 },
+            _ => destroyed(circuit, DestroyReason::TorProtocol),
+        };
+        assert_eq!(events(&mut net), vec![expected]);
+    }
+}
+
+/// tor#40563, and networks without `ExtendByEd25519ID`.
+#[test]
+fn a_client_that_names_no_ed25519_identity_gets_the_relay_with_that_fingerprint() {
+    let mut net = net(40);
+    for _ in 0..2 {
+        let circuit = net.clients[0].create_fast();
+        net.run();
+        events(&mut net);
+        net.clients[0].extend_oddly(circuit, Command::RELAY_EARLY, &hop(1), Wish::Ntor, |message| {
+            message.ed25519_identity = None;
+        });
+        net.run();
+        assert_eq!(events(&mut net), vec![Event::Extended { circuit, hops: 2 }]);
+    }
+    three_hops(&mut net, [Wish::NtorV3; 3]);
+    assert_eq!(net.links_between(0, 1), 1, "the link is known by both identities");
+}
+
+#[test]
+fn a_second_extend_while_one_is_under_way_ends_the_circuit() {
+    let mut net = net(41);
+    let circuit = net.clients[0].create_fast();
+    net.run();
+    events(&mut net);
+    net.clients[0].extend(circuit, &hop(1), Wish::NtorV3);
+    net.clients[0].extend(circuit, &hop(2), Wish::NtorV3);
+    net.run();
+    assert_eq!(events(&mut net), vec![destroyed(circuit, DestroyReason::TorProtocol)]);
+    assert!(net.relays.iter().all(|relay| relay.engine.tally().circuits_open == 0));
+}
+
+/// A relay behind an address that it does not call its own serves only who asked for that very address.
+#[test]
+fn a_link_to_an_odd_address_is_not_taken_for_the_real_one() {
+    let mut net = net(42);
+    let odd = Hop {
+        address: "198.51.100.7:9001".parse().unwrap(),
+        ..hop(1)
+    };
+    net.detours.insert(odd.address, 1);
+    for (target, links) in [(odd, 1), (odd, 1), (hop(1), 2), (hop(1), 2), (odd, 2)] {
+        let circuit = net.clients[0].create_fast();
+        net.run();
+        net.clients[0].extend(circuit, &target, Wish::NtorV3);
+        net.run();
+        assert_eq!(events(&mut net).pop(), Some(Event::Extended { circuit, hops: 2 }));
+        assert_eq!(net.links_between(0, 1), links);
     }
 }
 
@@ -282,7 +332,6 @@ fn circuits_do_not_go_on_to_a_relay_of_another_identity() {
     );
 }
 
-/// A client that names no Ed25519 identity gets the relay with that fingerprint.
 #[test]
 fn a_wrong_ed25519_identity_is_as_bad_as_a_wrong_fingerprint() {
     let mut net = net(23);
@@ -402,27 +451,61 @@ fn a_circuit_whose_reader_stands_still_is_ended_and_its_memory_comes_back() {
     assert_eq!(net.relays[0].engine.tally().circuits_open, 0);
 }
 
+/// C tor's rule: fifty may wait whatever it takes; after that it goes by how long the workers took so far.
 #[test]
-fn a_flood_of_handshakes_is_refused_when_it_would_wait_too_long() {
+fn a_handshake_that_would_wait_too_long_is_refused_at_once() {
     let mut net = net(31);
     net.relays[0].workers_run = false;
-    // The first answers take a second each, which is what the estimate then goes by.
-    let many: Vec<_> = (0..400).map(|_| net.clients[0].create(&hop(0), Wish::NtorV3)).collect();
+    let refused = |net: &mut Net| {
+        let reason = DestroyReason::ResourceLimit as u8;
+        events(net)
+            .into_iter()
+            .filter(|event| matches!(event, Event::Destroyed { reason: found, .. } if *found == reason))
+            .count()
+    };
+    for _ in 0..128 + 60 {
+        net.clients[0].create(&hop(0), Wish::NtorV3);
+    }
     net.run();
-    assert_eq!(events(&mut net), vec![], "nobody knows yet how long it takes");
-    net.pass(Duration::from_secs(4));
+    assert_eq!(
+        refused(&mut net),
+        0,
+        "128 are with the workers, 60 wait, and nobody knows yet how long it takes"
+    );
+    net.pass(Duration::from_secs(2));
+    net.work(0);
+    net.clients[0].create(&hop(0), Wish::NtorV3);
+    net.run();
+    net.clients[0].create(&hop(0), Wish::NtorV3);
+    net.run();
+    assert_eq!(
+        refused(&mut net),
+        0,
+        "the rest went to the workers, so hardly anybody waits"
+    );
+    assert_eq!(net.relays[0].engine.tally().onionskins_dropped, 0);
+}
+
+#[test]
+fn a_handshake_that_waited_for_five_seconds_is_given_up() {
+    let mut net = net(33);
+    net.relays[0].workers_run = false;
+    for _ in 0..128 + 40 {
+        net.clients[0].create(&hop(0), Wish::NtorV3);
+    }
+    net.pass(Duration::from_millis(4_900));
+    assert_eq!(events(&mut net), vec![]);
+    net.pass(Duration::from_millis(200));
+    let given_up = events(&mut net);
+    assert_eq!(given_up.len(), 40, "those that no worker had yet");
+    assert_eq!(net.relays[0].engine.tally().onionskins_dropped, 40);
     net.work(0);
     net.run();
-    events(&mut net);
-    let refused = net.clients[0].create(&hop(0), Wish::NtorV3);
-    net.pass(Duration::from_millis(1));
-    let _ = (refused, many);
-    net.pass(Duration::from_secs(6));
-    let late = events(&mut net).into_iter().filter(
-        |event| matches!(event, Event::Destroyed { reason, .. } if *reason == DestroyReason::ResourceLimit as u8),
-    );
-    assert!(late.count() > 100, "who waits for five seconds is given up");
-    assert!(net.relays[0].engine.tally().onionskins_dropped > 100);
+    let made = events(&mut net)
+        .into_iter()
+        .filter(|event| matches!(event, Event::Extended { .. }))
+        .count();
+    assert_eq!(made, 128);
 }
 
 #[test]

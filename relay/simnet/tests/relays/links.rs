@@ -142,10 +142,69 @@ fn an_idle_link_between_relays_ends_after_about_an_hour() {
 }
 
 #[test]
-fn a_peer_whose_clock_is_off_is_reported_only_if_it_is_a_relay() {
-    let net = net(110);
+fn a_relay_whose_clock_is_off_is_reported_and_a_client_is_not() {
+    let mut net = net(110);
     assert!(
         net.relays[0].reports.is_empty(),
         "a client may say what it likes of time"
+    );
+    net.relays[1].clock_ahead = Duration::from_secs(2 * 3_600);
+    let circuit = net.clients[0].create_fast();
+    net.run();
+    net.clients[0].extend(circuit, &hop(1), Wish::NtorV3);
+    net.run();
+    assert_eq!(
+        net.relays[0].reports,
+        vec![Report::ClockSkew {
+            seconds: 7_200,
+            from_authority: false
+        }]
+    );
+    let skews: Vec<_> = net.relays[1]
+        .reports
+        .iter()
+        .filter(|report| matches!(report, Report::ClockSkew { .. }))
+        .collect();
+    assert_eq!(
+        skews,
+        vec![&Report::ClockSkew {
+            seconds: -7_200,
+            from_authority: false
+        }]
+    );
+}
+
+#[test]
+fn certificates_of_another_year_are_refused() {
+    let mut net = net(111);
+    net.relays[0].clock_ahead = Duration::from_secs(3 * 365 * 24 * 3_600);
+    let circuit = net.clients[0].create_fast();
+    net.run();
+    net.clients[0].extend(circuit, &hop(1), Wish::NtorV3);
+    net.run();
+    assert_eq!(net.links_between(0, 1), 0);
+    assert!(net.relays[0].reports.iter().any(is_violation));
+}
+
+/// Bytes that pile up behind a slow socket come out whole and in order.
+#[test]
+fn a_socket_that_was_full_gets_everything_later() {
+    let mut net = net(112);
+    let circuit = three_hops(&mut net, [Wish::NtorV3; 3]);
+    net.relays[0].sockets_take = false;
+    for mark in 0..200 {
+        let wish = [0, 2, mark, 0, 0, 0, 0, mark];
+        let command = relay_wire::relay_cells::RelayCommand::PADDING_NEGOTIATE;
+        net.clients[0].send(circuit, usize::from(mark % 3), Command::RELAY, command, 0, &wish);
+    }
+    net.run();
+    assert_eq!(events(&mut net), vec![]);
+    net.unblock(0);
+    net.run();
+    let answers = events(&mut net);
+    assert_eq!(answers.len(), 200);
+    assert!(
+        answers.iter().all(|event| matches!(event, Event::Message { .. })),
+        "nothing is nonsense"
     );
 }
