@@ -36,7 +36,7 @@ fn yaml(crd: &impl serde::Serialize) -> Result<String, Box<dyn std::error::Error
     // By way of JSON: its maps are sorted.
     let mut crd = serde_json::to_value(crd)?;
     unwrap_descriptions(&mut crd);
-    let head = "# Written from the Rust types. Do not edit: `cargo run -p operator-api --bin crdgen crds`.";
+    let head = "# Written from the Rust types. Do not edit: `cargo run -p operator-api --bin crdgen crds charts/relayfleet/files/crds`.";
     Ok(format!("{head}\n{}", serde_saphyr::to_string(&crd)?))
 }
 

@@ -67,6 +67,7 @@ pub(crate) fn config_refused(view: &View<'_>) -> Option<Hurdle> {
         Refusal::NetworkMissing { .. } => "NetworkMissing",
         Refusal::Network { .. } => "NetworkInvalid",
         Refusal::NoTorImage => "NoImage",
+        Refusal::Torrc { .. } => "TorrcRefused",
         _ => "SpecInvalid",
     };
     Some(Hurdle::standing(reason, refusal.to_string()))

@@ -4,9 +4,12 @@
 
 use std::net::Ipv4Addr;
 
-use operator_api::{AddressSource, Bandwidth, Relay};
+use kube::ResourceExt as _;
+use operator_api::{AddressSource, Bandwidth, Engine, Relay, names};
 use relay_formats::nickname::{BadNickname, Nickname};
+use relay_formats::torrc::Torrc;
 
+use crate::desired::torrc::torrc_text;
 use crate::network::{BadNetwork, network_lines};
 use crate::observed::NetworkText;
 use crate::settings::Settings;
@@ -79,6 +82,14 @@ pub enum Refusal {
         /// Which line, and why.
         reason: BadNetwork,
     },
+    /// Our relay would not start with it.
+    #[error("our relay refuses the torrc that comes of this, in ConfigMap {config_map}: {reason}")]
+    Torrc {
+        /// Where the torrc would stand.
+        config_map: String,
+        /// Every line that it refuses, and why.
+        reason: String,
+    },
 }
 
 /// Takes a Relay and its network's lines as they were found.
@@ -87,7 +98,7 @@ pub enum Refusal {
 /// The first thing that keeps the Relay from being run.
 pub fn validate(relay: &Relay, network: &NetworkText, settings: &Settings) -> Result<Accepted, Refusal> {
     let spec = &relay.spec;
-    Ok(Accepted {
+    let accepted = Accepted {
         nickname: spec.nickname.parse()?,
         contact: contact(&spec.contact)?,
         or_port: spec.or_port,
@@ -95,6 +106,20 @@ pub fn validate(relay: &Relay, network: &NetworkText, settings: &Settings) -> Re
         bandwidth: spec.bandwidth.as_ref().map(rates).transpose()?,
         image: settings.image_for(relay).ok_or(Refusal::NoTorImage)?.to_owned(),
         network: shared_lines(relay, network)?,
+    };
+    try_out(relay, &accepted)?;
+    Ok(accepted)
+}
+
+/// Lets our relay's own reader look at the torrc. C tor, and an image that the owner chose, may know more than it.
+fn try_out(relay: &Relay, accepted: &Accepted) -> Result<(), Refusal> {
+    if relay.spec.engine == Engine::Tor || relay.spec.image.is_some() {
+        return Ok(());
+    }
+    let read = Torrc::parse(&torrc_text(relay, accepted));
+    read.map(drop).map_err(|errors| Refusal::Torrc {
+        config_map: names::torrc_config_map(&relay.name_any()),
+        reason: errors.to_string().replace('\n', "; "),
     })
 }
 

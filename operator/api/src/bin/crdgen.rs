@@ -1,21 +1,21 @@
-//! `crdgen DIR` writes the CustomResourceDefinitions into a directory, one file each.
+//! `crdgen DIR...` writes the CustomResourceDefinitions into directories, one file each.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let mut arguments = std::env::args_os().skip(1);
-    let (Some(dir), None) = (arguments.next().map(PathBuf::from), arguments.next()) else {
-        eprintln!("usage: crdgen DIR    writes relays.yaml and its like into DIR");
+    let dirs: Vec<PathBuf> = std::env::args_os().skip(1).map(PathBuf::from).collect();
+    if dirs.is_empty() {
+        eprintln!("usage: crdgen DIR...    writes relays.yaml and its like into each directory");
         return ExitCode::from(2);
-    };
-    match write(&dir) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+    }
+    for dir in &dirs {
+        if let Err(error) = write(dir) {
             eprintln!("crdgen: {}: {error}", dir.display());
-            ExitCode::FAILURE
+            return ExitCode::FAILURE;
         }
     }
+    ExitCode::SUCCESS
 }
 
 fn write(dir: &Path) -> Result<(), Box<dyn std::error::Error>> {

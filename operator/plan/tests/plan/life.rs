@@ -1,6 +1,6 @@
 //! The life of a Relay as the plan sees it.
 
-use crate::world::World;
+use crate::world::{NETWORK, World};
 use operator_plan::{NetworkText, Seen, Step, desired};
 use rand::SeedableRng as _;
 use serde_json::json;
@@ -173,7 +173,7 @@ fn a_torrc_changed_by_hand_is_put_right() {
 #[test]
 fn a_missing_network_leaves_the_running_pod_alone() {
     let mut world = World::with(json!({"network": {"configMap": {"name": "private"}}}));
-    world.seen.network = NetworkText::Text("TestingTorNetwork 1\n".into());
+    world.seen.network = NetworkText::Text(NETWORK.into());
     world.settle();
     let pod = world.seen.pod.clone();
 
@@ -186,9 +186,9 @@ fn a_missing_network_leaves_the_running_pod_alone() {
 #[test]
 fn a_changed_network_replaces_the_pod() {
     let mut world = World::with(json!({"network": {"configMap": {"name": "private"}}}));
-    world.seen.network = NetworkText::Text("TestingTorNetwork 1\n".into());
+    world.seen.network = NetworkText::Text(NETWORK.into());
     world.settle();
-    world.seen.network = NetworkText::Text("TestingTorNetwork 1\nAssumeReachable 1\n".into());
+    world.seen.network = NetworkText::Text(format!("{NETWORK}AssumeReachable 1\n"));
     let steps = world.plan().steps;
     assert!(
         matches!(steps.as_slice(), [Step::ApplyTorrc(_), Step::DeletePod { .. }]),
@@ -240,4 +240,16 @@ fn a_pod_that_cannot_run_says_why_in_the_relay() {
         world.pod_becomes(status);
         assert_eq!(world.condition("Ready").1, reason);
     }
+}
+
+#[test]
+fn a_torrc_that_our_relay_would_refuse_is_refused_before_a_pod_is_made() {
+    let mut world = World::with(json!({"network": {"configMap": {"name": "private"}}}));
+    world.seen.network = NetworkText::Text("TestingTorNetwork 1\n".into());
+    world.settle();
+    let (status, reason, message) = world.condition("ConfigAccepted");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "TorrcRefused"));
+    assert!(message.contains("DirAuthority"), "{message}");
+    assert!(matches!(world.seen.pod, Seen::Absent));
+    assert_eq!(world.keys_drawn, 0);
 }

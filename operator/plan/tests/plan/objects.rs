@@ -1,9 +1,10 @@
 //! What the objects say.
 
-use crate::world::World;
+use crate::world::{NETWORK, World};
 use operator_plan::{NetworkText, Seen};
 use relay_formats::key_file::{self, Ed25519Role};
 use relay_formats::rsa_key::RsaSecret;
+use relay_formats::torrc::Torrc;
 use serde_json::json;
 
 fn torrc(world: &World) -> String {
@@ -18,7 +19,7 @@ fn the_torrc_says_what_the_spec_says() {
         "address": {"source": "Static", "ipv4": "203.0.113.7"},
         "network": {"configMap": {"name": "private"}},
     }));
-    world.seen.network = NetworkText::Text("# shared\nTestingTorNetwork 1\n".into());
+    world.seen.network = NetworkText::Text(NETWORK.into());
     world.settle();
     assert_eq!(
         torrc(&world),
@@ -35,9 +36,31 @@ fn the_torrc_says_what_the_spec_says() {
          ExitPolicy reject *:*\n\
          RelayBandwidthRate 10485760 bytes\n\
          RelayBandwidthBurst 12500000 bytes\n\
-         MaxAdvertisedBandwidth 5000000 bytes\n\
-         TestingTorNetwork 1\n"
+         MaxAdvertisedBandwidth 5000000 bytes\n"
+            .to_owned()
+            + NETWORK.strip_prefix("# shared\n").unwrap()
     );
+}
+
+#[test]
+fn our_relay_takes_every_line_of_the_torrc() {
+    let mut world = World::with(json!({
+        "contact": "ops #1 \"on call\"",
+        "bandwidth": {"rate": "75KiB/s", "burst": "2147MB/s", "maxAdvertised": "38KiB/s"},
+        "address": {"source": "Static", "ipv4": "203.0.113.7"},
+        "network": {"configMap": {"name": "private"}},
+    }));
+    world.seen.network = NetworkText::Text(format!("{NETWORK}AssumeReachable 1\n"));
+    world.settle();
+    let read = Torrc::parse(&torrc(&world)).unwrap();
+    assert_eq!(read.warnings, []);
+    assert_eq!(read.nickname.as_str(), "demo");
+    assert_eq!(read.contact_info.as_deref(), Some("ops #1 \"on call\""));
+    assert_eq!(read.or_ports.len(), 1);
+    assert_eq!(read.bandwidth.relayed.unwrap().bytes_per_second_max, 75 * 1024);
+    assert_eq!(read.bandwidth.relayed.unwrap().bytes_burst_max, 2_147_000_000);
+    assert_eq!(read.bandwidth.advertised_max, 38 * 1024);
+    assert!(read.testing_tor_network && read.assume_reachable);
 }
 
 #[test]

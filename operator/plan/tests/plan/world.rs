@@ -10,6 +10,11 @@ use rand::SeedableRng as _;
 use rand::rngs::ChaCha12Rng;
 use serde_json::json;
 
+/// The lines of a private network.
+pub(crate) const NETWORK: &str = "# shared\nTestingTorNetwork 1\n\
+    DirAuthority a orport=5000 v3ident=0123456789ABCDEF0123456789ABCDEF01234567 \
+    198.18.200.1:7000 89ABCDEF0123456789ABCDEF0123456789ABCDEF\n";
+
 /// What one Relay's part of a cluster holds, and how often keys were drawn.
 pub(crate) struct World {
     pub(crate) seen: Observed,

@@ -1,0 +1,47 @@
+{{- define "relayfleet.selector" -}}
+app.kubernetes.io/name: relayfleet-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "relayfleet.labels" -}}
+{{ include "relayfleet.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/part-of: relayfleet
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end }}
+
+{{- define "relayfleet.serviceAccount" -}}
+{{ .Values.serviceAccount.name | default .Release.Name }}
+{{- end }}
+
+{{- /* Cluster-wide names carry the namespace: two releases may bear one name. */ -}}
+{{- define "relayfleet.clusterName" -}}
+{{ printf "%s-%s" .Release.Namespace .Release.Name }}
+{{- end }}
+
+{{- /* What the operator does with each kind, and nothing more. It can neither change nor delete a Secret or a volume. */ -}}
+{{- define "relayfleet.rules" -}}
+- apiGroups: [relayfleet.io]
+  resources: [relays]
+  verbs: [get, list, watch]
+- apiGroups: [relayfleet.io]
+  resources: [relays/status]
+  verbs: [patch]
+# To own what it makes, where the API server enforces OwnerReferencesPermissionEnforcement.
+- apiGroups: [relayfleet.io]
+  resources: [relays/finalizers]
+  verbs: [update]
+- apiGroups: [""]
+  resources: [pods]
+  verbs: [get, list, watch, create, delete]
+- apiGroups: [""]
+  resources: [secrets, persistentvolumeclaims]
+  verbs: [get, list, watch, create]
+- apiGroups: [""]
+  resources: [configmaps, services]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [events.k8s.io]
+  resources: [events]
+  verbs: [create, patch]
+{{- end }}
