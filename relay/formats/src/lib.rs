@@ -4,16 +4,22 @@
 //! Time comes as `SystemTime`, randomness as `impl rand_core::CryptoRng`.
 
 pub mod cert;
+pub mod descriptor;
 mod dice;
+pub mod document;
 pub mod ed25519_key;
 pub mod exit_policy;
+pub mod extra_info;
 pub mod fingerprint;
 pub mod key_file;
 pub mod link_certs;
 pub mod nickname;
 pub mod object_block;
 pub mod onion_key;
+pub mod relay_signer;
 pub mod rsa_key;
+pub mod state;
+pub mod time_text;
 pub mod torrc;
 pub mod x509;
 

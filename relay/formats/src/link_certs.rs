@@ -10,7 +10,8 @@
 mod making;
 mod proving;
 
-pub use making::{LinkSigner, ResponderLink, TlsLinkKey, initiator_certs, responder_link};
+pub use crate::relay_signer::RelaySigner as LinkSigner;
+pub use making::{ResponderLink, TlsLinkKey, initiator_certs, responder_link};
 pub use proving::{ProvenInitiator, ProvenPeer, prove_initiator, prove_responder};
 
 use crate::cert::CertError;

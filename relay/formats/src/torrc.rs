@@ -22,7 +22,7 @@ pub use ports::{AdvertisedAddress, DirAuthority, Families, LogDestination, LogLi
 use crate::fingerprint::{Ed25519Identity, RsaIdentity};
 use crate::nickname::Nickname;
 
-/// A place in the text; both count from 1, columns in characters.
+/// A place in the text; both count from 1, columns in characters. Line 0 is the command line; its columns are options.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Place {
     /// Line.
@@ -52,8 +52,10 @@ impl TorrcError {
 /// `line 3, column 9: ...`
 impl fmt::Display for TorrcError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(Place { line, column }) = self.place {
-            write!(f, "line {line}, column {column}: ")?;
+        match self.place {
+            None => {}
+            Some(Place { line: 0, column }) => write!(f, "command line, option {column}: ")?,
+            Some(Place { line, column }) => write!(f, "line {line}, column {column}: ")?,
         }
         f.write_str(&self.message)
     }
@@ -184,7 +186,16 @@ impl Torrc {
     /// # Errors
     /// Everything that is wrong with it, not only the first.
     pub fn parse(text: &str) -> Result<Self, TorrcErrors> {
-        reading::read(text)
+        Self::parse_with(text, &[])
+    }
+
+    /// The same with options from the command line, each a name without its dashes, and a value. They overrule
+    /// the text, also where an option is a list; only `+Name` adds to the text's list.
+    ///
+    /// # Errors
+    /// Everything that is wrong with either.
+    pub fn parse_with(text: &str, command_line: &[(String, String)]) -> Result<Self, TorrcErrors> {
+        reading::read(text, command_line)
     }
 }
 

@@ -14,8 +14,8 @@ use super::{
 };
 use crate::cert::{CertType, Certified, Ed25519Cert, NameSigner, issue_rsa_cross_cert};
 use crate::dice::OlderDice;
-use crate::ed25519_key::Ed25519Secret;
 use crate::fingerprint::Ed25519Identity;
+use crate::relay_signer::RelaySigner as LinkSigner;
 use crate::rsa_key::{RsaKeyError, RsaSecret};
 use crate::x509::{Wanted, X509Error, issue};
 
@@ -69,16 +69,6 @@ impl TlsLinkKey {
     pub fn pkcs8_der(&self) -> &[u8] {
         &self.pkcs8
     }
-}
-
-/// The keys that vouch for a link.
-pub struct LinkSigner<'a> {
-    /// RSA identity key.
-    pub rsa: &'a RsaSecret,
-    /// Ed25519 signing key.
-    pub signing: &'a Ed25519Secret,
-    /// The master key's certificate for it (type 4).
-    pub signing_cert: &'a Ed25519Cert,
 }
 
 /// What a responder shows.
@@ -182,8 +172,9 @@ fn signed_by_signing_key(
 }
 
 fn cross_certificate(signer: &LinkSigner<'_>, now: SystemTime) -> Result<Vec<u8>, LinkCertError> {
-    let identity = signer.signing_cert.named_signer();
-    let identity = identity.map_err(|error| LinkCertError::Broken(IDENTITY_SIGNING, error))?;
+    let identity = signer
+        .identity()
+        .map_err(|error| LinkCertError::Broken(IDENTITY_SIGNING, error))?;
     Ok(issue_rsa_cross_cert(&identity, now + CROSS_CERT_LIFETIME, signer.rsa)?)
 }
 

@@ -1,3 +1,4 @@
+use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
 use proptest::prelude::*;
@@ -17,6 +18,13 @@ fn now() -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_351_180)
 }
 
+/// Made beforehand: to make one takes longer than all that is tested with it.
+const RSA_KEYS: [&str; 2] = [
+    include_str!("../../tests/ctor/relay/keys/secret_id_key"),
+    include_str!("../../tests/ctor/relay/keys/secret_onion_key"),
+];
+static TLS_KEY: LazyLock<TlsLinkKey> = LazyLock::new(|| TlsLinkKey::generate(&mut test_dice(99)).unwrap());
+
 /// A relay with all its keys.
 struct Relay {
     rsa: RsaSecret,
@@ -32,7 +40,7 @@ impl Relay {
         let certified = Certified::Key(signing.public());
         let kind = CertType::IDENTITY_SIGNING;
         Self {
-            rsa: RsaSecret::generate(&mut dice).unwrap(),
+            rsa: RsaSecret::from_pem(RSA_KEYS[usize::from(seed > 1)]).unwrap(),
             signing_cert: Ed25519Cert::issue(kind, certified, now() + 30 * DAY, &master, NameSigner::Yes),
             master,
             signing,
@@ -47,8 +55,7 @@ impl Relay {
     }
     fn responder(&self) -> ResponderLink {
         let mut dice = test_dice(99);
-        let key = TlsLinkKey::generate(&mut dice).unwrap();
-        responder_link(&self.signer(), &key, None, now(), &mut dice).unwrap()
+        responder_link(&self.signer(), &TLS_KEY, None, now(), &mut dice).unwrap()
     }
     fn initiator(&self, link_auth: &Ed25519Secret) -> Vec<u8> {
         initiator_certs(&self.signer(), &link_auth.public(), now(), &mut test_dice(98)).unwrap()
@@ -169,10 +176,9 @@ fn link_certificates_last_two_days() {
 #[test]
 fn the_tls_certificate_is_good_now_and_tomorrow_whatever_the_dice_say() {
     let relay = Relay::new(1);
-    let key = TlsLinkKey::generate(&mut test_dice(3)).unwrap();
-    assert!(TlsLinkKey::from_pkcs8(key.pkcs8_der()).is_ok());
+    assert!(TlsLinkKey::from_pkcs8(TLS_KEY.pkcs8_der()).is_ok());
     for seed in 0..40 {
-        let link = responder_link(&relay.signer(), &key, None, now(), &mut test_dice(seed)).unwrap();
+        let link = responder_link(&relay.signer(), &TLS_KEY, None, now(), &mut test_dice(seed)).unwrap();
         let parsed: x509_cert::Certificate = x509_cert::der::Decode::from_der(&link.tls_certificate_der).unwrap();
         let tbs = parsed.tbs_certificate;
         assert!(tbs.extensions.is_none() && tbs.version == x509_cert::Version::V3);

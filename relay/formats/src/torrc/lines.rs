@@ -43,6 +43,26 @@ pub(super) fn read(text: &str) -> (Vec<Line>, Vec<TorrcError>) {
     (lines, errors)
 }
 
+/// The same for option `number` of the command line, whose value the shell has taken out of its quotes.
+pub(super) fn from_command_line(name: &str, value: &str, number: usize) -> Line {
+    let (doing, name) = match (name.strip_prefix('+'), name.strip_prefix('/')) {
+        (Some(name), _) => (Doing::Append, name),
+        (_, Some(name)) => (Doing::Clear, name),
+        _ => (Doing::Set, name),
+    };
+    let at = Place {
+        line: 0,
+        column: number,
+    };
+    Line {
+        doing,
+        name: name.to_owned(),
+        name_at: at,
+        value: value.trim().to_owned(),
+        value_at: at,
+    }
+}
+
 fn option_line(cursor: &mut Cursor<'_>) -> Result<Line, TorrcError> {
     let mut name_at = cursor.place;
     let mut name = cursor.word();

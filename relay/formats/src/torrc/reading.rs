@@ -14,8 +14,9 @@ use crate::nickname::Nickname;
 /// A signing key must live twice as long as the time before its end at which it is renewed (one day).
 const SIGNING_KEY_LIFETIME_MIN: Duration = Duration::from_secs(2 * 86_400);
 
-pub(super) fn read(text: &str) -> Result<Torrc, TorrcErrors> {
+pub(super) fn read(text: &str, command_line: &[(String, String)]) -> Result<Torrc, TorrcErrors> {
     let mut reading = Reading::new(text);
+    reading.overrule(command_line);
     reading.judge_fates();
     let torrc = reading.torrc();
     let Reading {
@@ -57,6 +58,22 @@ impl Reading {
             reading.sort_in(line);
         }
         reading
+    }
+
+    /// The command line's word stands above the file's.
+    fn overrule(&mut self, command_line: &[(String, String)]) {
+        let lines = command_line.iter().zip(1..);
+        let lines: Vec<Line> = lines
+            .map(|((name, value), number)| lines::from_command_line(name, value, number))
+            .collect();
+        for line in &lines {
+            if let (Doing::Set, Some((name, _))) = (line.doing, options::find(&line.name)) {
+                self.given.remove(name);
+            }
+        }
+        for line in lines {
+            self.sort_in(line);
+        }
     }
 
     fn sort_in(&mut self, line: Line) {

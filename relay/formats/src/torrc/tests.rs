@@ -226,6 +226,27 @@ fn an_include_is_refused() {
     );
 }
 
+#[test]
+fn the_command_line_overrules_the_file() {
+    let given = |pairs: &[(&str, &str)]| -> Vec<(String, String)> {
+        pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect()
+    };
+    let text = "ORPort 9001\nNickname a\nAddress 192.0.2.1\nLog notice stdout\n";
+    let options = given(&[("address", "192.0.2.7"), ("Nickname", "b"), ("+Log", "err stderr")]);
+    let torrc = Torrc::parse_with(text, &options).unwrap();
+    assert_eq!(torrc.addresses, [AdvertisedAddress::Ip("192.0.2.7".parse().unwrap())]);
+    assert_eq!((torrc.nickname.as_str(), torrc.logs.len()), ("b", 2));
+    assert_eq!(warnings(&torrc), Vec::<String>::new());
+    let error = Torrc::parse_with(text, &given(&[("Nickname", "b"), ("Adress", "x")])).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "command line, option 2: unknown option `Adress`; did you mean Address?"
+    );
+}
+
 const AUTHORITIES: &str = "\
 DirAuthority a1 orport=9001 v3ident=0123456789012345678901234567890123456789 127.1.1.1:9030 \
 0123456789ABCDEF0123456789ABCDEF01234567
