@@ -2,10 +2,12 @@
 //!
 //! Runs on a small runtime of its own; gives the engine what it needs through a `watch` channel.
 //!
-//! `fetching` is the loop. Below it: `fetch` owns the documents; `schedule`, `publication` and `reachability` decide and
-//! know no clock; `http` and `cache` do. Whatever a stranger wrote goes through `crate::netdoc` first.
+//! Two loops, `fetching` and `publishing`; the first tells the second each new consensus. Below them: `fetch` owns the
+//! documents, `publish` the uploads; `schedule`, `publication` and `reachability` decide and know no clock; `http` and
+//! `cache` do. Whatever a stranger wrote goes through `crate::netdoc` first.
 
 pub mod authority;
+pub mod bandwidth;
 pub mod cache;
 pub mod fetch;
 mod fetching;
@@ -13,6 +15,8 @@ pub mod http;
 pub mod inflate;
 pub mod protocols;
 pub mod publication;
+pub mod publish;
+mod publishing;
 pub mod reachability;
 pub mod schedule;
 #[cfg(test)]
@@ -27,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::keys::Keys;
+use publishing::Ears;
 
 /// What the directory part is given.
 pub struct DirectoryContext {
@@ -46,20 +51,21 @@ pub struct DirectoryContext {
 pub async fn run(context: DirectoryContext) {
     let DirectoryContext {
         config,
+        keys,
         network,
-        mut reports,
+        reports,
         mut shutdown,
-        ..
     } = context;
-    let (news, _) = watch::channel(None);
-    let read_reports = async {
-        while let Some(report) = reports.recv().await {
-            tracing::debug!(?report, "The engine reports.");
-        }
+    let (news, consensus) = watch::channel(None);
+    let ears = Ears {
+        config: config.clone(),
+        keys,
+        consensus,
+        reports,
     };
     tokio::select! {
         _ = shutdown.wait_for(|stop| *stop) => {}
         () = fetching::run(config, network, news) => {}
-        () = read_reports => {}
+        () = publishing::run(ears) => {}
     }
 }

@@ -1,0 +1,140 @@
+use std::path::Path;
+
+use relay_formats::torrc::Torrc;
+
+use super::*;
+use crate::directory::test_server::TestServer;
+
+/// A relay of the private network of `testdata/`, with new keys in `room`.
+fn relay(room: &Path) -> (Config, Keys) {
+    let torrc = include_str!("../../../testdata/torrc");
+    let torrc = Torrc::parse(&format!("{torrc}DataDirectory {}\n", room.display())).unwrap();
+    let config = Config::new(&torrc, &[]).unwrap();
+    let keys = crate::keys::load_or_create(&config.key_plan(), noon()).unwrap();
+    (config, keys)
+}
+
+fn noon() -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(1_795_348_800)
+}
+
+fn circumstances() -> Circumstances {
+    Circumstances {
+        now: noon(),
+        uptime: Duration::from_secs(7),
+        observed_bandwidth: 0,
+        dummy_tap_key: true,
+    }
+}
+
+fn authorities_at(places: &[SocketAddr]) -> Vec<DirAuthority> {
+    let torrc = Torrc::parse(include_str!("../../../testdata/torrc")).unwrap();
+    let three = torrc.dir_authorities.into_iter().zip(places);
+    three
+        .map(|(one, place)| DirAuthority {
+            dir_address: *place,
+            ..one
+        })
+        .collect()
+}
+
+fn document(places: &[SocketAddr]) -> Uploads {
+    Uploads::begin(
+        "router r9\n".into(),
+        Reason::FirstStart,
+        &authorities_at(places),
+        true,
+        noon(),
+    )
+}
+
+/// An address at which nobody listens.
+fn nobody() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+}
+
+#[test]
+fn what_we_would_upload_stands_up_to_a_stranger() {
+    let room = tempfile::tempdir().unwrap();
+    let (config, keys) = relay(room.path());
+
+    let body = make(&config, &keys, &circumstances()).unwrap();
+
+    assert!(body.starts_with("router r9 127.9.1.1 9001 0 0\n"));
+    assert!(body.contains(&format!("\nproto {}\n", protocols::SPOKEN)));
+    assert!(body.contains("\nonion-key\n") && body.contains("\nextra-info r9 "));
+    let without_tap = Circumstances {
+        dummy_tap_key: false,
+        ..circumstances()
+    };
+    let body = make(&config, &keys, &without_tap).unwrap();
+    assert!(!body.contains("\nonion-key\n") && !body.contains("\nonion-key-crosscert\n"));
+}
+
+#[test]
+fn a_relay_without_an_ipv4_address_says_so_instead_of_publishing() {
+    let room = tempfile::tempdir().unwrap();
+    let (mut config, keys) = relay(room.path());
+    config.advertised.clear();
+    assert!(matches!(
+        make(&config, &keys, &circumstances()),
+        Err(PublishError::NoIpv4)
+    ));
+}
+
+#[tokio::test]
+async fn every_authority_gets_the_document_with_its_reason_once() {
+    let server = TestServer::start(|_| (200, Vec::new())).await;
+    let mut uploads = document(&[server.address; 3]);
+
+    assert_eq!(uploads.run(&[], noon()).await, 3);
+
+    assert_eq!(uploads.next(), None);
+    let seen = server.requests();
+    assert_eq!(seen.len(), 3);
+    assert!(
+        seen.iter()
+            .all(|one| one.line == "POST /tor/ HTTP/1.0" && one.body == b"router r9\n")
+    );
+    assert!(
+        seen[0]
+            .head
+            .contains("X-Desc-Gen-Reason: first descriptor since the start\r\n")
+    );
+}
+
+#[tokio::test]
+async fn an_authority_that_is_away_is_tried_again_and_the_others_are_left_in_peace() {
+    let server = TestServer::start(|_| (200, Vec::new())).await;
+    let mut uploads = document(&[server.address, nobody(), server.address]);
+
+    assert_eq!(uploads.run(&[], noon()).await, 2);
+    let again = uploads.next().unwrap();
+    assert!(again > noon());
+    assert_eq!(uploads.run(&[], noon()).await, 0, "its time has not come");
+    assert_eq!(uploads.run(&[], again).await, 0, "still away");
+
+    assert_eq!(server.requests().len(), 2);
+    assert!(uploads.next().unwrap() > again);
+}
+
+#[tokio::test]
+async fn a_refused_document_is_not_offered_again() {
+    let server = TestServer::start(|_| (400, Vec::new())).await;
+    let mut uploads = document(&[server.address; 3]);
+
+    assert_eq!(uploads.run(&[], noon()).await, 0);
+
+    assert_eq!((uploads.next(), server.requests().len()), (None, 3));
+}
+
+#[tokio::test]
+async fn an_overloaded_authority_is_asked_again() {
+    let server = TestServer::start(|_| (503, Vec::new())).await;
+    let mut uploads = document(&[server.address]);
+    assert_eq!(uploads.run(&[], noon()).await, 0);
+    assert!(uploads.next().is_some());
+}

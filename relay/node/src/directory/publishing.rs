@@ -1,0 +1,263 @@
+//! The loop that tells the authorities about us.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use relay_engine::door::Report;
+use tokio::sync::{mpsc, watch};
+
+use super::http;
+use super::publication::{Listing, Publication, Reason};
+use super::publish::{self, Circumstances, Uploads};
+use super::reachability::{self, Reachability};
+use crate::config::Config;
+use crate::keys::Keys;
+use crate::netdoc::Consensus;
+
+/// How often the process looks whether a descriptor is due (C tor, `CHECK_DESCRIPTOR_INTERVAL`).
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// How long a connection to our own ORPort may take.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+
+/// The public network's voting interval, until a consensus tells another.
+const VOTING_INTERVAL_DEFAULT: Duration = Duration::from_secs(3600);
+
+/// What the loop hears.
+pub(super) struct Ears {
+    pub(super) config: watch::Receiver<Arc<Config>>,
+    pub(super) keys: watch::Receiver<Arc<Keys>>,
+    pub(super) consensus: watch::Receiver<Option<Arc<Consensus>>>,
+    pub(super) reports: mpsc::Receiver<Report>,
+}
+
+/// Publishes until one of those whom it hears falls silent for ever.
+pub(super) async fn run(mut ears: Ears) {
+    let mut publishing = Publishing::start(&mut ears);
+    loop {
+        let wait = publishing.look(SystemTime::now()).await;
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            report = ears.reports.recv() => match report {
+                Some(report) => publishing.on_report(&report),
+                None => return,
+            },
+            changed = ears.config.changed() => match changed {
+                Ok(()) => publishing.on_config(Arc::clone(&ears.config.borrow_and_update()), SystemTime::now()),
+                Err(_) => return,
+            },
+            changed = ears.keys.changed() => match changed {
+                Ok(()) => publishing.on_keys(Arc::clone(&ears.keys.borrow_and_update())),
+                Err(_) => return,
+            },
+            changed = ears.consensus.changed() => match changed {
+                Ok(()) => publishing.on_consensus(ears.consensus.borrow_and_update().clone()),
+                Err(_) => return,
+            },
+        }
+    }
+}
+
+struct Publishing {
+    started: Instant,
+    config: Arc<Config>,
+    keys: Arc<Keys>,
+    consensus: Option<Arc<Consensus>>,
+    reachability: Reachability,
+    try_reaching_at: SystemTime,
+    publication: Publication,
+    uploads: Uploads,
+    dummy_tap_key: bool,
+    troubled: bool,
+}
+
+impl Publishing {
+    fn start(ears: &mut Ears) -> Self {
+        let now = SystemTime::now();
+        let config = Arc::clone(&ears.config.borrow_and_update());
+        let publishing = Self {
+            started: Instant::now(),
+            reachability: Reachability::new(&config.advertised, now),
+            config,
+            keys: Arc::clone(&ears.keys.borrow_and_update()),
+            consensus: ears.consensus.borrow_and_update().clone(),
+            try_reaching_at: now,
+            publication: Publication::default(),
+            uploads: Uploads::default(),
+            dummy_tap_key: true,
+            troubled: false,
+        };
+        publishing.announce_tests();
+        publishing
+    }
+
+    /// One look at everything; how long to rest after it.
+    async fn look(&mut self, now: SystemTime) -> Duration {
+        if !self.config.publish_server_descriptor {
+            return LOOK_EVERY;
+        }
+        if !self.assume_reachable() {
+            self.test_reachability(now).await;
+        }
+        if self.assume_reachable() || self.reachability.may_publish() {
+            self.make_if_due(now);
+            if self.uploads.next().is_some_and(|at| at <= now) {
+                let taken = self.uploads.run(&self.config.outbound_bind, now).await;
+                self.say_taken(taken);
+            }
+        }
+        let next = [self.uploads.next(), self.next_test()].into_iter().flatten().min();
+        let until = next.map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        until
+            .unwrap_or(LOOK_EVERY)
+            .clamp(Duration::from_millis(100), LOOK_EVERY)
+    }
+
+    fn make_if_due(&mut self, now: SystemTime) {
+        let interval = self
+            .consensus
+            .as_ref()
+            .map(|consensus| consensus.lifetime.voting_interval());
+        let interval = interval.unwrap_or(VOTING_INTERVAL_DEFAULT);
+        let Some(reason) = self.publication.due(now, self.listing(), interval) else {
+            return;
+        };
+        let circumstances = Circumstances {
+            now,
+            uptime: self.started.elapsed(),
+            observed_bandwidth: 0,
+            dummy_tap_key: self.dummy_tap_key,
+        };
+        // Whether it works or not: the same try again a moment later would end alike.
+        self.publication.made(now);
+        match publish::make(&self.config, &self.keys, &circumstances) {
+            Ok(body) => {
+                tracing::info!("Publishing server descriptor: {}.", reason.text());
+                let (authorities, testing) = (&self.config.authorities, self.config.testing_network);
+                self.uploads = Uploads::begin(body, reason, authorities, testing, now);
+                self.troubled = false;
+            }
+            Err(error) if !self.troubled => {
+                tracing::error!("Not publishing: {error}");
+                self.troubled = true;
+            }
+            Err(error) => tracing::debug!("Not publishing: {error}"),
+        }
+    }
+
+    fn listing(&self) -> Listing {
+        let Some(consensus) = &self.consensus else {
+            return Listing::Unknown;
+        };
+        let us = self.keys.rsa_identity();
+        match consensus.relays.iter().find(|relay| relay.rsa_identity == us) {
+            Some(relay) if relay.stale_descriptor => Listing::Stale,
+            Some(_) => Listing::Listed,
+            None => Listing::Absent,
+        }
+    }
+
+    /// torrc `AssumeReachable`, or the consensus parameter of that name (param-spec, `assume-reachable`).
+    fn assume_reachable(&self) -> bool {
+        self.config.assume_reachable || self.parameter("assume-reachable", 0) == 1
+    }
+
+    /// A consensus parameter that is 0 or 1.
+    fn parameter(&self, name: &str, default: i32) -> i32 {
+        self.consensus
+            .as_ref()
+            .map_or(default, |consensus| consensus.parameters.clamped(name, default, 0, 1))
+    }
+
+    async fn test_reachability(&mut self, now: SystemTime) {
+        if now >= self.try_reaching_at {
+            self.try_reaching_at = now + reachability::TRY_EVERY;
+            for address in self.reachability.untested() {
+                if connects(address, &self.config).await && self.reachability.connected(address) {
+                    tracing::info!(
+                        "A connection from this machine to our own ORPort {address} works. That is weaker than a test from \
+                         the outside, which is not built yet. Publishing server descriptor."
+                    );
+                    self.publication.mark(Reason::ReachabilityChanged);
+                }
+            }
+        }
+        let unreachable: Vec<String> = self
+            .reachability
+            .complaint(now)
+            .iter()
+            .map(SocketAddr::to_string)
+            .collect();
+        if !unreachable.is_empty() {
+            tracing::warn!(
+                "Your server has not managed to confirm reachability for its ORPort(s) at {}. Relays do not publish \
+                 descriptors until their ORPort is reachable. Please check your firewalls, ports, address, /etc/hosts \
+                 file, etc. If others can reach it and only this machine cannot, set AssumeReachable 1.",
+                unreachable.join(", ")
+            );
+        }
+    }
+
+    fn next_test(&self) -> Option<SystemTime> {
+        let wanted = !self.assume_reachable() && !self.reachability.untested().is_empty();
+        wanted.then_some(self.try_reaching_at)
+    }
+
+    fn announce_tests(&self) {
+        if self.config.publish_server_descriptor && !self.assume_reachable() {
+            for address in &self.config.advertised {
+                let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
+                tracing::info!("Now checking whether {family} ORPort {address} is reachable...");
+            }
+        }
+    }
+
+    fn say_taken(&self, taken: usize) {
+        if taken > 0 {
+            let all = self
+                .config
+                .authorities
+                .iter()
+                .filter(|one| one.v3_identity.is_some())
+                .count();
+            tracing::info!("{taken} of {all} directory authorities accepted our server descriptor.");
+        }
+    }
+
+    fn on_report(&mut self, report: &Report) {
+        if let Report::OrPortReachable { address } = report {
+            self.reachability.reached(*address);
+        }
+    }
+
+    fn on_config(&mut self, config: Arc<Config>, now: SystemTime) {
+        if config.advertised != self.config.advertised {
+            self.reachability = Reachability::new(&config.advertised, now);
+            self.try_reaching_at = now;
+        }
+        if config != self.config {
+            self.publication.mark(Reason::SettingsChanged);
+        }
+        self.config = config;
+    }
+
+    fn on_keys(&mut self, keys: Arc<Keys>) {
+        self.publication.mark(Reason::KeysChanged);
+        self.keys = keys;
+    }
+
+    fn on_consensus(&mut self, consensus: Option<Arc<Consensus>>) {
+        self.consensus = consensus;
+        let dummy_tap_key = self.parameter("publish-dummy-tap-key", 1) == 1;
+        if dummy_tap_key != self.dummy_tap_key {
+            self.dummy_tap_key = dummy_tap_key;
+            self.publication.mark(Reason::ParameterChanged);
+        }
+    }
+}
+
+async fn connects(address: SocketAddr, config: &Config) -> bool {
+    let connection = tokio::time::timeout(CONNECT_MAX, http::connect(address, &config.outbound_bind)).await;
+    matches!(connection, Ok(Ok(_)))
+}
