@@ -27,6 +27,18 @@ impl Tag {
     }
 }
 
+impl From<[u8; TOR1_TAG_BYTES]> for Tag {
+    fn from(bytes: [u8; TOR1_TAG_BYTES]) -> Self {
+        Self::Tor1(bytes)
+    }
+}
+
+impl From<[u8; CGO_TAG_BYTES]> for Tag {
+    fn from(bytes: [u8; CGO_TAG_BYTES]) -> Self {
+        Self::Cgo(bytes)
+    }
+}
+
 /// A cell that went and whose SENDME has not come.
 pub(super) struct Pending {
     tag: Tag,
