@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use relay_formats::fingerprint::RsaIdentity;
 use relay_formats::nickname::Nickname;
-use relay_formats::torrc::{Bandwidth, DirAuthority, FamilyIds, LogDestination, LogLine, Severity, Torrc};
+use relay_formats::torrc::{Bandwidth, DirAuthority, FamilyIds, LogLine, Torrc};
 
 pub use addresses::{AddressError, Listen, advertised, listen};
 
@@ -60,8 +60,8 @@ pub struct Config {
     pub bandwidth: Bandwidth,
     /// torrc `User`.
     pub user: Option<String>,
-    /// The least severity that is logged.
-    pub log_from: Severity,
+    /// torrc `Log`.
+    pub logs: Vec<LogLine>,
     /// torrc `MyFamily`.
     pub my_family: Vec<RsaIdentity>,
 }
@@ -121,7 +121,7 @@ impl Config {
             assume_reachable: torrc.assume_reachable,
             extend_allow_private_addresses: torrc.extend_allow_private_addresses,
             user: torrc.user.clone(),
-            log_from: log_from(&torrc.logs)?,
+            logs: torrc.logs.clone(),
             my_family: torrc.my_family.clone(),
             authorities: authorities(&torrc.dir_authorities)?,
             publish_server_descriptor: torrc.publish_server_descriptor,
@@ -189,15 +189,4 @@ fn authorities(lines: &[DirAuthority]) -> Result<Vec<DirAuthority>, ConfigError>
         return Err(ConfigError::NotBuilt(what.to_owned()));
     }
     Ok(lines.to_vec())
-}
-
-fn log_from(logs: &[LogLine]) -> Result<Severity, ConfigError> {
-    if let Some(other) = logs
-        .iter()
-        .find(|log| log.destination != LogDestination::Stdout || log.to != Severity::Err)
-    {
-        let what = format!("Log {other:?}: only `Log SEVERITY stdout` is built yet.");
-        return Err(ConfigError::NotBuilt(what));
-    }
-    Ok(logs.iter().map(|log| log.from).min().unwrap_or(Severity::Notice))
 }

@@ -5,35 +5,181 @@
 //! notice = `info!`, info = `debug!`, debug = `trace!`. No line at any level names a client or a destination.
 
 use std::fmt;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tracing::{Event, Level, Subscriber};
+use relay_formats::torrc::{LogDestination, LogLine, Severity};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
-use tracing_subscriber::fmt::{FmtContext, FormattedFields};
+use tracing_subscriber::fmt::{FmtContext, FormattedFields, MakeWriter};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
 
-/// Changes the level of a log that is running.
-pub struct LogHandle(reload::Handle<LevelFilter, Registry>);
+/// A log file that cannot be written.
+#[derive(Debug, thiserror::Error)]
+#[error("Couldn't open file for 'Log {path}': {error}", path = path.display())]
+pub struct LogError {
+    /// Which file.
+    pub path: PathBuf,
+    /// What the system says.
+    pub error: io::Error,
+}
+
+/// Changes a log that is running.
+pub struct LogHandle {
+    level: reload::Handle<LevelFilter, Registry>,
+    outlets: Outlets,
+}
 
 impl LogHandle {
-    /// From now on lines of `level` and graver are written.
-    pub fn set(&self, level: LevelFilter) {
+    /// From now on torrc's `lines` say what is written where; files are opened anew, so that they can be rotated.
+    ///
+    /// # Errors
+    /// A file cannot be opened; then nothing has changed.
+    pub fn set(&self, lines: &[LogLine]) -> Result<(), LogError> {
+        let fresh = open(lines)?;
+        *self.outlets.0.write().unwrap_or_else(PoisonError::into_inner) = fresh;
         // Fails only where the log is gone, and then there is nobody to tell.
-        let _ = self.0.modify(|filter| *filter = level);
+        let _ = self.level.modify(|level| *level = least(lines));
+        Ok(())
     }
 }
 
-/// Starts the log on standard output.
-pub fn start(level: LevelFilter) -> LogHandle {
-    let (filter, handle) = reload::Layer::new(level);
-    let lines = tracing_subscriber::fmt::layer().event_format(TorStyle).with_ansi(false);
+/// Starts the log that torrc's `lines` ask for.
+///
+/// # Errors
+/// A file cannot be opened.
+pub fn start(lines: &[LogLine]) -> Result<LogHandle, LogError> {
+    let outlets = Outlets(Arc::new(RwLock::new(open(lines)?)));
+    let (filter, level) = reload::Layer::new(least(lines));
+    let layer = tracing_subscriber::fmt::layer()
+        .event_format(TorStyle)
+        .with_ansi(false)
+        .with_writer(outlets.clone());
     // A second start, in tests, keeps the first.
-    let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
-    LogHandle(handle)
+    let _ = tracing_subscriber::registry().with(filter).with(layer).try_init();
+    Ok(LogHandle { level, outlets })
+}
+
+/// One line to standard output from `from` upwards: the log where torrc says nothing, or is not read yet.
+pub fn to_stdout(from: Severity) -> LogLine {
+    LogLine {
+        from,
+        to: Severity::Err,
+        destination: LogDestination::Stdout,
+    }
+}
+
+/// Where lines go.
+#[derive(Clone)]
+struct Outlets(Arc<RwLock<Vec<Outlet>>>);
+
+struct Outlet {
+    from: Severity,
+    to: Severity,
+    target: Target,
+}
+
+enum Target {
+    Stdout,
+    Stderr,
+    File(File),
+}
+
+fn open(lines: &[LogLine]) -> Result<Vec<Outlet>, LogError> {
+    let outlet = |line: &LogLine| {
+        let target = match &line.destination {
+            LogDestination::Stdout => Target::Stdout,
+            LogDestination::Stderr => Target::Stderr,
+            LogDestination::File(path) => {
+                let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path);
+                Target::File(file.map_err(|error| LogError {
+                    path: path.into(),
+                    error,
+                })?)
+            }
+        };
+        Ok(Outlet {
+            from: line.from,
+            to: line.to,
+            target,
+        })
+    };
+    lines.iter().map(outlet).collect()
+}
+
+fn least(lines: &[LogLine]) -> LevelFilter {
+    match lines.iter().map(|line| line.from).min() {
+        Some(Severity::Debug) => LevelFilter::TRACE,
+        Some(Severity::Info) => LevelFilter::DEBUG,
+        Some(Severity::Notice) => LevelFilter::INFO,
+        Some(Severity::Warn) => LevelFilter::WARN,
+        Some(Severity::Err) => LevelFilter::ERROR,
+        None => LevelFilter::OFF,
+    }
+}
+
+/// A line on its way to the outlets that want its severity.
+struct OneLine<'a> {
+    outlets: &'a Outlets,
+    severity: Severity,
+}
+
+impl<'a> MakeWriter<'a> for Outlets {
+    type Writer = OneLine<'a>;
+
+    fn make_writer(&'a self) -> OneLine<'a> {
+        OneLine {
+            outlets: self,
+            severity: Severity::Notice,
+        }
+    }
+
+    fn make_writer_for(&'a self, of: &Metadata<'_>) -> OneLine<'a> {
+        OneLine {
+            outlets: self,
+            severity: severity(of.level()),
+        }
+    }
+}
+
+impl Write for OneLine<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let outlets = self.outlets.0.read().unwrap_or_else(PoisonError::into_inner);
+        for outlet in outlets
+            .iter()
+            .filter(|outlet| (outlet.from..=outlet.to).contains(&self.severity))
+        {
+            // A full disk or a closed pipe must not end a relay; there is nowhere to say so either.
+            let _ = match &outlet.target {
+                Target::Stdout => io::stdout().write_all(bytes),
+                Target::Stderr => io::stderr().write_all(bytes),
+                Target::File(file) => (&mut &*file).write_all(bytes),
+            };
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().flush()
+    }
+}
+
+fn severity(level: &Level) -> Severity {
+    match *level {
+        Level::ERROR => Severity::Err,
+        Level::WARN => Severity::Warn,
+        Level::INFO => Severity::Notice,
+        Level::DEBUG => Severity::Info,
+        Level::TRACE => Severity::Debug,
+    }
 }
 
 struct TorStyle;
@@ -48,7 +194,7 @@ where
             writer,
             "{} [{}] ",
             stamp(SystemTime::now()),
-            word(event.metadata().level())
+            word(severity(event.metadata().level()))
         )?;
         if let Some(span) = context.lookup_current()
             && let Some(fields) = span.extensions().get::<FormattedFields<N>>()
@@ -60,13 +206,13 @@ where
     }
 }
 
-fn word(level: &Level) -> &'static str {
-    match *level {
-        Level::ERROR => "err",
-        Level::WARN => "warn",
-        Level::INFO => "notice",
-        Level::DEBUG => "info",
-        Level::TRACE => "debug",
+fn word(severity: Severity) -> &'static str {
+    match severity {
+        Severity::Err => "err",
+        Severity::Warn => "warn",
+        Severity::Notice => "notice",
+        Severity::Info => "info",
+        Severity::Debug => "debug",
     }
 }
 
@@ -100,6 +246,42 @@ fn month_and_day(days: u64) -> (usize, u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_outlet_takes_the_severities_it_asked_for_and_a_file_is_opened_anew() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = |name: &str| directory.path().join(name).to_str().unwrap().to_owned();
+        let line = |from, to, name: &str| LogLine {
+            from,
+            to,
+            destination: LogDestination::File(path(name)),
+        };
+        let lines = [
+            line(Severity::Notice, Severity::Notice, "notice"),
+            line(Severity::Info, Severity::Err, "all"),
+        ];
+        let outlets = Outlets(Arc::new(RwLock::new(open(&lines).unwrap())));
+        let say = |severity, text: &str| {
+            OneLine {
+                outlets: &outlets,
+                severity,
+            }
+            .write_all(text.as_bytes())
+            .unwrap();
+        };
+        say(Severity::Warn, "w");
+        say(Severity::Notice, "n");
+        say(Severity::Debug, "d");
+        std::fs::rename(path("all"), path("all.1")).unwrap();
+        *outlets.0.write().unwrap() = open(&lines).unwrap();
+        say(Severity::Err, "e");
+        let read = |name: &str| std::fs::read_to_string(path(name)).unwrap();
+        assert_eq!(
+            (read("notice"), read("all.1"), read("all")),
+            ("n".into(), "wn".into(), "e".into())
+        );
+        assert!(least(&lines) == LevelFilter::DEBUG);
+    }
 
     #[test]
     fn a_line_begins_as_c_tors_does() {

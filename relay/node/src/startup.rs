@@ -6,13 +6,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
-use relay_formats::torrc::{Severity, Torrc, TorrcErrors};
-use tracing_subscriber::filter::LevelFilter;
+use relay_formats::torrc::{LogLine, Severity, Torrc, TorrcErrors};
 
 use crate::cli::{CommandLine, torrc_with_options};
 use crate::config::{Config, ConfigError};
 use crate::keys::{DataLock, Keys, KeysError, load_or_create, open_data_directory};
-use crate::logging::{self, LogHandle};
+use crate::logging::{self, LogError, LogHandle};
 
 /// torrc where none is named, as C tor's packages have it.
 const DEFAULT_TORRC: &str = "/etc/tor/torrc";
@@ -39,6 +38,9 @@ pub enum StartError {
     /// No keys.
     #[error("Error initializing keys: {0}")]
     Keys(#[from] KeysError),
+    /// No log.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// Another process uses the data directory.
     #[error("No, it's still there. Exiting.")]
     Locked,
@@ -59,7 +61,7 @@ pub fn say(text: &str) -> ExitCode {
 
 /// Logs why there will be no relay; exit code 1, as C tor has it.
 pub fn refuse(error: &dyn Display) -> ExitCode {
-    let _ = logging::start(LevelFilter::INFO);
+    let _ = logging::start(&[logging::to_stdout(Severity::Notice)]);
     error.to_string().lines().for_each(|line| tracing::error!("{line}"));
     ExitCode::FAILURE
 }
@@ -97,27 +99,24 @@ pub fn read_config(line: &CommandLine) -> Result<(Torrc, Config), StartError> {
     Ok((torrc, config))
 }
 
-/// Starts the log at torrc's level, and says what torrc's reader found worth saying.
-pub fn start_log(line: &CommandLine, torrc: &Torrc, config: &Config) -> LogHandle {
-    let handle = logging::start(if line.quiet {
-        LevelFilter::ERROR
-    } else {
-        level(config.log_from)
-    });
+/// Starts torrc's log, and says what torrc's reader found worth saying.
+///
+/// # Errors
+/// A log file cannot be opened.
+pub fn start_log(line: &CommandLine, torrc: &Torrc, config: &Config) -> Result<LogHandle, StartError> {
+    let handle = logging::start(&log_lines(line, config))?;
     for warning in &torrc.warnings {
         tracing::warn!("torrc: {warning}");
     }
-    handle
+    Ok(handle)
 }
 
-/// C tor's severities in `tracing`'s levels; see `logging`.
-pub fn level(severity: Severity) -> LevelFilter {
-    match severity {
-        Severity::Debug => LevelFilter::TRACE,
-        Severity::Info => LevelFilter::DEBUG,
-        Severity::Notice => LevelFilter::INFO,
-        Severity::Warn => LevelFilter::WARN,
-        Severity::Err => LevelFilter::ERROR,
+/// torrc's log lines, unless the command line wants quiet.
+pub fn log_lines(line: &CommandLine, config: &Config) -> Vec<LogLine> {
+    if line.quiet {
+        vec![logging::to_stdout(Severity::Err)]
+    } else {
+        config.logs.clone()
     }
 }
 
@@ -146,11 +145,8 @@ fn take_lock(directory: &Path) -> Result<DataLock, StartError> {
 
 /// `--verify-config`.
 pub fn verify_config(line: &CommandLine) -> ExitCode {
-    match read_config(line) {
-        Ok((torrc, config)) => {
-            start_log(line, &torrc, &config);
-            say("Configuration was valid\n")
-        }
+    match read_config(line).and_then(|(torrc, config)| start_log(line, &torrc, &config)) {
+        Ok(_) => say("Configuration was valid\n"),
         Err(error) => refuse(&error),
     }
 }
@@ -158,7 +154,7 @@ pub fn verify_config(line: &CommandLine) -> ExitCode {
 /// `--list-fingerprint`: the nickname and the identity, RSA's in groups of four digits as C tor prints it.
 pub fn list_fingerprint(line: &CommandLine, ed25519: bool) -> ExitCode {
     let found = read_config(line).and_then(|(_, config)| {
-        logging::start(LevelFilter::ERROR);
+        logging::start(&[logging::to_stdout(Severity::Err)])?;
         Ok((take_keys(&config)?.1, config.nickname))
     });
     match found {

@@ -91,8 +91,8 @@ pub(super) fn reload(line: &CommandLine, relay: &mut Relay) {
             fixed.join(", ")
         );
     }
-    if !line.quiet {
-        relay.log.set(startup::level(next.log_from));
+    if let Err(error) = relay.log.set(&startup::log_lines(line, &next)) {
+        tracing::warn!("{error}. Going on with the old log.");
     }
     relay.config.send_replace(Arc::new(held.with_changes_of(next)));
     tell_settings(relay);

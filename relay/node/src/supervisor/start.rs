@@ -71,7 +71,7 @@ pub(super) enum UpError {
 
 pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpError> {
     let (torrc, config) = startup::read_config(line)?;
-    let log = startup::start_log(line, &torrc, &config);
+    let log = startup::start_log(line, &torrc, &config)?;
     tracing::info!("{}", startup::version_text().trim_end());
     let links_max = limits::room_for_links();
     let (listeners, ports) = open_listeners(&torrc, &config)?;
