@@ -20,33 +20,47 @@ pub struct Programs {
     pub pause: PathBuf,
 }
 
+impl Programs {
+    /// The programs that lie in this folder under their own names.
+    #[must_use]
+    pub fn in_folder(folder: &Path) -> Self {
+        Self {
+            relay: folder.join("relay"),
+            operator: folder.join("operator"),
+            pause: folder.join("pause"),
+        }
+    }
+}
+
 /// Builds `relay`, `operator` and `pause` from the workspace: release, static, the same bytes wherever it is checked
-/// out. They go to `static` below Cargo's target folder, so that these flags and a developer's do not evict each
-/// other. Cargo's own progress goes to stderr.
+/// out. They go to `static` and `pause` below Cargo's target folder, so that these flags and a developer's do not evict
+/// each other. Cargo's own progress goes to stderr.
 ///
 /// # Errors
 /// When cargo or rustc are missing, the build fails, or a program came out with a need for shared libraries.
 pub fn build_static(workspace: &Path) -> anyhow::Result<Programs> {
-    let workspace = workspace
-        .canonicalize()
-        .with_context(|| format!("no workspace at {}", workspace.display()))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
-    build_static_into(&workspace, &workspace.join(target).join("static"))
+    let (workspace, target) = whereabouts(workspace)?;
+    build_static_into(&workspace, &target)
 }
 
-/// Builds `pause` alone as [`build_static`] does: what a cluster needs before it can run any pod. It goes to a target
-/// folder of its own, so that a cluster can start while the other programs are still built.
+/// Builds `pause` alone as [`build_static`] does: what a cluster needs before it can run any pod. Its target folder is
+/// its own, so that a cluster can start while the other programs are still built.
 ///
 /// # Errors
 /// As [`build_static`].
 pub fn build_pause(workspace: &Path) -> anyhow::Result<PathBuf> {
+    let (workspace, target) = whereabouts(workspace)?;
+    build_pause_into(&workspace, &target)
+}
+
+/// The workspace's root and Cargo's target folder.
+fn whereabouts(workspace: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     let workspace = workspace
         .canonicalize()
         .with_context(|| format!("no workspace at {}", workspace.display()))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
-    let folder = build_packages(&workspace, &workspace.join(target).join("pause"), &["pause"])?;
-    ensure_static(&folder.join("pause"))?;
-    Ok(folder.join("pause"))
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let target = workspace.join(target);
+    Ok((workspace, target))
 }
 
 /// As [`build_static`], with a target folder of the caller's choice.
@@ -54,16 +68,26 @@ pub fn build_pause(workspace: &Path) -> anyhow::Result<PathBuf> {
 /// # Errors
 /// As [`build_static`].
 pub(crate) fn build_static_into(workspace: &Path, target: &Path) -> anyhow::Result<Programs> {
-    let folder = build_packages(workspace, target, &["relay-node", "operator-controller", "pause"])?;
+    let folder = build_packages(
+        workspace,
+        &target.join("static"),
+        &["relay-node", "operator-controller"],
+    )?;
     let programs = Programs {
-        relay: folder.join("relay"),
-        operator: folder.join("operator"),
-        pause: folder.join("pause"),
+        // Never together with the others: what they ask of shared crates would change its bytes.
+        pause: build_pause_into(workspace, target)?,
+        ..Programs::in_folder(&folder)
     };
-    for program in [&programs.relay, &programs.operator, &programs.pause] {
+    for program in [&programs.relay, &programs.operator] {
         ensure_static(program)?;
     }
     Ok(programs)
+}
+
+fn build_pause_into(workspace: &Path, target: &Path) -> anyhow::Result<PathBuf> {
+    let pause = build_packages(workspace, &target.join("pause"), &["pause"])?.join("pause");
+    ensure_static(&pause)?;
+    Ok(pause)
 }
 
 /// Builds the programs of these packages and gives the folder in which they lie.

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
-use super::{Kind, Made, VERSION, build_static, make, reproduce};
+use super::{Kind, Made, Programs, VERSION, build_static, make, reproduce};
 
 /// What `e2e image` is asked to do.
 #[derive(Debug, clap::Args)]
@@ -28,6 +28,9 @@ enum Command {
         /// Only these images
         #[arg(long, value_delimiter = ',')]
         only: Vec<Kind>,
+        /// Take static programs from this folder instead of building them
+        #[arg(long)]
+        programs: Option<PathBuf>,
     },
     /// Builds twice in two folders and fails unless every byte agrees
     Reproduce {
@@ -51,9 +54,14 @@ pub fn run(arguments: Arguments) -> anyhow::Result<()> {
             out,
             tag,
             only,
+            programs,
         } => {
             let kinds = if only.is_empty() { Kind::ALL.to_vec() } else { only };
-            print(&make(&kinds, &build_static(&workspace)?, &out, &tag)?)
+            let programs = match programs {
+                Some(folder) => Programs::in_folder(&folder),
+                None => build_static(&workspace)?,
+            };
+            print(&make(&kinds, &programs, &out, &tag)?)
         }
         Command::Reproduce { workspace, scratch } => {
             std::fs::create_dir_all(&scratch)?;
