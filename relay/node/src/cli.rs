@@ -20,7 +20,7 @@ pub struct CommandLine {
 }
 
 /// What to do.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Be a relay.
     Run,
@@ -30,6 +30,13 @@ pub enum Command {
     ListFingerprint {
         /// The Ed25519 identity instead of the RSA one.
         ed25519: bool,
+    },
+    /// Put an identity into a key directory that has none yet; no option of C tor's.
+    ImportKeys {
+        /// The directory with `secret_id_key` and `ed25519_master_id_secret_key`.
+        from: PathBuf,
+        /// The relay's key directory.
+        to: PathBuf,
     },
     /// Say our version.
     Version,
@@ -69,6 +76,7 @@ relay: a Tor relay
 relay -f TORRC [Option value]...     be a relay; options go before what TORRC says
 relay --verify-config ...            say whether the configuration is good
 relay --list-fingerprint [ed25519]   say the relay's identity
+relay --import-keys FROM TO          copy an identity into a key directory that has none
 relay --version                      say the version
 
 Options of torrc and files on disk are those of C tor 0.4.9; what is not built yet is refused by name.
@@ -99,6 +107,15 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<CommandLine,
                 let kind = rest.next_if(|kind| kind == "ed25519" || kind == "rsa");
                 line.command = Command::ListFingerprint {
                     ed25519: kind.is_some_and(|kind| kind == "ed25519"),
+                };
+            }
+            "--import-keys" => {
+                let (Some(from), Some(to)) = (rest.next(), rest.next()) else {
+                    return Err(CommandLineError::NoValue(word));
+                };
+                line.command = Command::ImportKeys {
+                    from: from.into(),
+                    to: to.into(),
                 };
             }
             not_built if NOT_BUILT.contains(&not_built) => return Err(CommandLineError::NotBuilt(word)),
@@ -173,6 +190,14 @@ mod tests {
         let both = line("--list-fingerprint ed25519 -f x").unwrap();
         assert_eq!(both.command, Command::ListFingerprint { ed25519: true });
         assert_eq!(both.torrc, Some("x".into()));
+    }
+
+    #[test]
+    fn keys_are_imported_from_one_directory_to_another() {
+        let (from, to) = ("/etc/identity".into(), "/data/keys".into());
+        let both = line("--import-keys /etc/identity /data/keys").unwrap();
+        assert_eq!(both.command, Command::ImportKeys { from, to });
+        assert!(line("--import-keys /etc/identity").is_err());
     }
 
     #[test]

@@ -10,11 +10,12 @@ fn main() -> ExitCode {
         Ok(line) => line,
         Err(error) => return startup::refuse(&error),
     };
-    match line.command {
+    match &line.command {
         Command::Help => startup::say(cli::HELP),
         Command::Version => startup::say(&startup::version_text()),
         Command::VerifyConfig => startup::verify_config(&line),
-        Command::ListFingerprint { ed25519 } => startup::list_fingerprint(&line, ed25519),
+        Command::ListFingerprint { ed25519 } => startup::list_fingerprint(&line, *ed25519),
+        Command::ImportKeys { from, to } => startup::import_keys(from, to),
         Command::Run => supervisor::run(&line),
     }
 }

@@ -59,6 +59,14 @@ pub fn say(text: &str) -> ExitCode {
     }
 }
 
+/// Says whose keys are in place now, or why they are not.
+pub fn import_keys(from: &Path, to: &Path) -> ExitCode {
+    match crate::keys::import(from, to) {
+        Ok((rsa, ed25519)) => say(&format!("the keys of {rsa} ({ed25519}) are in {}\n", to.display())),
+        Err(error) => refuse(&error),
+    }
+}
+
 /// Logs why there will be no relay; exit code 1, as C tor has it.
 pub fn refuse(error: &dyn Display) -> ExitCode {
     let _ = logging::start(&[logging::to_stdout(Severity::Notice)]);

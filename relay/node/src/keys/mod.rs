@@ -5,6 +5,7 @@
 
 mod files;
 mod identity;
+mod import;
 mod onion;
 mod signing;
 #[cfg(test)]
@@ -23,6 +24,7 @@ use relay_formats::onion_key::OnionKeyPair;
 use relay_formats::rsa_key::{RsaKeyError, RsaSecret};
 
 pub use files::{DataLock, open_data_directory};
+pub use import::{ImportError, import};
 
 /// The relay's keys at one time. Cheap to clone; no `Debug`: secrets have no voice.
 #[derive(Clone)]
