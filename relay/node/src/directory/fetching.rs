@@ -7,7 +7,7 @@ use relay_engine::network::NetworkView;
 use tokio::sync::watch;
 
 use super::cache::Cache;
-use super::fetch::Directory;
+use super::fetch::{Directory, FetchError};
 use super::protocols::{self, Demand};
 use super::schedule::{self, Backoff};
 use crate::config::Config;
@@ -39,6 +39,7 @@ struct Fetching<'a> {
     news: &'a watch::Sender<Option<Arc<Consensus>>>,
     backoff: Backoff,
     told: Option<Demand>,
+    without: bool,
 }
 
 impl<'a> Fetching<'a> {
@@ -57,6 +58,7 @@ impl<'a> Fetching<'a> {
             news,
             backoff,
             told: None,
+            without: false,
         };
         fetching.tell();
         fetching
@@ -96,7 +98,7 @@ impl<'a> Fetching<'a> {
             Ok(false) => self.backoff.next(&mut rand::rng()),
             Err(error) => {
                 let wait = self.backoff.next(&mut rand::rng());
-                tracing::info!("No consensus yet: {error}. Asking again in {} seconds.", wait.as_secs());
+                self.say_none(&error, wait);
                 wait
             }
         }
@@ -130,7 +132,19 @@ impl<'a> Fetching<'a> {
             .send_replace(self.directory.consensus().cloned().map(Arc::new));
     }
 
-    fn say_new(&self) {
+    /// Aloud once, until a consensus has come again: on a new private network this happens every second.
+    fn say_none(&mut self, error: &FetchError, wait: Duration) {
+        let seconds = wait.as_secs();
+        match std::mem::replace(&mut self.without, true) {
+            false => tracing::info!(
+                "No authority has a good newer consensus for us yet (the last says: {error}). Asking again."
+            ),
+            true => tracing::debug!("Still no newer consensus: {error}. Asking again in {seconds} seconds."),
+        }
+    }
+
+    fn say_new(&mut self) {
+        self.without = false;
         if let Some(consensus) = self.directory.consensus() {
             let left = consensus
                 .lifetime
@@ -139,8 +153,8 @@ impl<'a> Fetching<'a> {
                 .unwrap_or_default();
             let relays = consensus.relays.len();
             tracing::debug!(
-                "A new consensus lists {relays} relays; valid for {} minutes.",
-                left.as_secs() / 60
+                "A new consensus lists {relays} relays; valid for {} seconds.",
+                left.as_secs()
             );
         }
     }
