@@ -16,3 +16,4 @@ pub mod shards;
 pub mod startup;
 pub mod supervisor;
 pub mod tls;
+pub mod traffic;

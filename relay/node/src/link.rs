@@ -11,6 +11,7 @@ use relay_engine::settings::{InitiatorCredentials, ResponderCredentials};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::tls::Session;
+use crate::traffic::Traffic;
 
 /// Who began a link, and what that side shows once TLS is up.
 pub enum Beginner {
@@ -45,6 +46,8 @@ pub struct Link {
     pub stage: Stage,
     /// The peer's address. Never logged.
     pub peer: SocketAddr,
+    /// Where its bytes are counted.
+    pub traffic: Arc<Traffic>,
     /// On the driver's steady clock: when this stage must have ended, where it must.
     pub deadline: Option<Duration>,
     /// The engine has something to say on it.
@@ -76,7 +79,10 @@ impl Link {
             match self.stream.read(room) {
                 Ok(0) => return Ok(Incoming::End),
                 // A stream socket under epoll that gave less than asked for has no more (epoll(7), questions and answers 9).
-                Ok(length) => return Ok(Incoming::Bytes(length, length == room.len())),
+                Ok(length) => {
+                    self.traffic.note_read(length);
+                    return Ok(Incoming::Bytes(length, length == room.len()));
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Incoming::Nothing),
                 Err(error) => return Err(error),
@@ -93,6 +99,7 @@ impl Link {
             self.unsent.extend_from_slice(fresh);
             if !self.blocked {
                 let taken = write_all(&mut self.stream, &self.unsent, &mut self.blocked)?;
+                self.traffic.note_written(taken);
                 self.unsent.drain(..taken);
                 if self.unsent.is_empty() {
                     self.unsent = Vec::new();
@@ -105,6 +112,7 @@ impl Link {
         } else {
             write_all(&mut self.stream, fresh, &mut self.blocked)?
         };
+        self.traffic.note_written(taken);
         self.unsent.extend_from_slice(fresh.get(taken..).unwrap_or_default());
         Ok(())
     }

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, SystemTime};
 
 use relay_formats::extra_info::BandwidthHistory;
+use relay_formats::state::StoredHistory;
 
 /// Length of one entry of a history.
 pub const PERIOD: Duration = Duration::from_secs(24 * 60 * 60);
@@ -56,6 +57,45 @@ impl Direction {
         }
     }
 
+    /// Finished periods and, last, the running one. Rounded down to KiB, as C tor keeps them.
+    fn store(&self, ends: SystemTime) -> StoredHistory {
+        let kib = |bytes: u64| bytes / 1024 * 1024;
+        StoredHistory {
+            ends,
+            interval: PERIOD,
+            bytes: self
+                .past_bytes
+                .iter()
+                .chain([&self.bytes])
+                .map(|bytes| kib(*bytes))
+                .collect(),
+            maxima: self
+                .past_best
+                .iter()
+                .chain([&self.best])
+                .map(|best| kib(best / WINDOW_SECONDS as u64))
+                .collect(),
+        }
+    }
+
+    /// What `stored` says, its last entry being the running one only where that period has not ended by `now`.
+    fn restore(stored: &StoredHistory, now: SystemTime) -> Self {
+        let mut direction = Self::default();
+        for (at, bytes) in stored.bytes.iter().enumerate() {
+            direction.bytes = *bytes;
+            direction.best = stored
+                .maxima
+                .get(at)
+                .copied()
+                .unwrap_or(0)
+                .saturating_mul(WINDOW_SECONDS as u64);
+            if at + 1 < stored.bytes.len() || stored.ends <= now {
+                direction.end_period();
+            }
+        }
+        direction
+    }
+
     fn bytes_per_second(&self, with_current: bool) -> u64 {
         let current = if with_current { self.best } else { 0 };
         let best = self.past_best.iter().copied().fold(current, u64::max);
@@ -85,6 +125,31 @@ impl Observed {
             period_ends: now + PERIOD,
             counts_at_once: testing_network,
         }
+    }
+
+    /// Goes on from what a run before has stored; `now` and `testing_network` as in [`Observed::new`]. Stored periods of
+    /// another length, or so old that none of them would count, are forgotten.
+    pub fn restore(read: &StoredHistory, written: &StoredHistory, now: SystemTime, testing_network: bool) -> Self {
+        let fresh = Self::new(now, testing_network);
+        let age = now.duration_since(read.ends).unwrap_or_default();
+        let ahead = read.ends.duration_since(now).unwrap_or_default();
+        let fits = |one: &StoredHistory| one.interval == PERIOD && one.ends == read.ends;
+        if !fits(read) || !fits(written) || age > PERIOD * PERIODS_MAX as u32 || ahead > PERIOD {
+            return fresh;
+        }
+        let period_ends = if ahead.is_zero() { read.ends + PERIOD } else { read.ends };
+        let (read, written) = (Direction::restore(read, now), Direction::restore(written, now));
+        Self {
+            read,
+            written,
+            period_ends,
+            ..fresh
+        }
+    }
+
+    /// For the state file: read, written.
+    pub fn store(&self) -> (StoredHistory, StoredHistory) {
+        (self.read.store(self.period_ends), self.written.store(self.period_ends))
     }
 
     /// The counters stand at these sums, which never shrink.
@@ -123,6 +188,23 @@ impl Observed {
         };
         (!self.read.past_bytes.is_empty()).then(|| (of(&self.written), of(&self.read)))
     }
+}
+
+/// A relay tells a change of its bandwidth at once only while it is new; later the next descriptor is soon enough (C tor,
+/// `MAX_UPTIME_BANDWIDTH_CHANGE`).
+const NEW: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// And no more often than this (C tor, `MAX_BANDWIDTH_CHANGE_FREQ`).
+const TELL_EVERY_MIN: Duration = Duration::from_secs(3 * 60 * 60);
+
+/// Whether a descriptor is due because bandwidth has changed: by half or double while the relay is new, or to or from
+/// nothing at any time. `told` is what the last one said, `told_before` how long ago that was.
+pub fn worth_telling(told: u64, told_before: Duration, seen: u64, uptime: Duration) -> bool {
+    if (told == 0) != (seen == 0) {
+        return true;
+    }
+    let changed = seen > told.saturating_mul(2) || seen < told / 2;
+    changed && uptime < NEW && told_before >= TELL_EVERY_MIN
 }
 
 #[cfg(test)]
@@ -193,6 +275,61 @@ mod tests {
         carry(&mut observed, 6 * day, 1, 0);
         assert_eq!(observed.bytes_per_second(), 0);
         assert_eq!(observed.histories().unwrap().0.bytes.len(), 5);
+    }
+
+    #[test]
+    fn a_restart_goes_on_where_the_last_run_ended() {
+        let mut before = Observed::new(START, false);
+        carry(&mut before, 0, 60, 1_024_000);
+        let day = PERIOD.as_secs();
+        carry(&mut before, day, 60, 10_240);
+        let (read, written) = before.store();
+        assert_eq!((read.bytes.len(), read.ends), (2, second(2 * day)));
+
+        let soon = Observed::restore(&read, &written, second(day + 100), false);
+        assert_eq!(soon.bytes_per_second(), 1_024_000);
+        assert_eq!(soon.store(), (read.clone(), written.clone()));
+        let mut later = Observed::restore(&read, &written, second(3 * day + 5), false);
+        later.note(second(3 * day + 6), 0, 0);
+        assert_eq!(later.read.past_bytes, [61_450_240, 604_160, 0]);
+        let too_late = Observed::restore(&read, &written, second(9 * day), false);
+        assert_eq!(too_late.bytes_per_second(), 0);
+    }
+
+    #[test]
+    fn stored_nonsense_is_forgotten() {
+        let odd = StoredHistory {
+            ends: second(5),
+            interval: Duration::from_secs(900),
+            bytes: vec![1],
+            maxima: vec![],
+        };
+        assert!(
+            Observed::restore(&odd, &odd, second(1), true)
+                .read
+                .past_bytes
+                .is_empty()
+        );
+        let far = StoredHistory {
+            ends: second(1_000_000_000),
+            interval: PERIOD,
+            ..odd
+        };
+        assert_eq!(
+            Observed::restore(&far, &far, second(1), true).period_ends,
+            second(1) + PERIOD
+        );
+    }
+
+    #[test]
+    fn only_a_new_relay_hurries_to_tell_that_it_has_doubled() {
+        let hour = Duration::from_secs(3600);
+        assert!(worth_telling(1_000, 3 * hour, 2_001, 4 * hour));
+        assert!(worth_telling(1_000, 3 * hour, 499, 4 * hour));
+        assert!(!worth_telling(1_000, 3 * hour, 2_000, 4 * hour));
+        assert!(!worth_telling(1_000, 2 * hour, 9_000, 4 * hour), "too soon");
+        assert!(!worth_telling(1_000, 3 * hour, 9_000, 25 * hour), "no longer new");
+        assert!(worth_telling(0, Duration::ZERO, 1, 25 * hour), "from nothing");
     }
 
     #[test]

@@ -13,6 +13,7 @@ pub mod fetch;
 mod fetching;
 pub mod http;
 pub mod inflate;
+pub mod memory;
 pub mod protocols;
 pub mod publication;
 pub mod publish;
@@ -31,7 +32,8 @@ use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
 use crate::keys::Keys;
-use publishing::Ears;
+use crate::traffic::Traffic;
+use publishing::{Ears, Publishing};
 
 /// What the directory part is given.
 pub struct DirectoryContext {
@@ -43,6 +45,8 @@ pub struct DirectoryContext {
     pub network: watch::Sender<Arc<NetworkView>>,
     /// What the engine reports. Bounded; the driver drops reports rather than wait.
     pub reports: mpsc::Receiver<Report>,
+    /// Bytes that went over our links.
+    pub traffic: Arc<Traffic>,
     /// Turns `true` when the relay is about to stop.
     pub shutdown: watch::Receiver<bool>,
 }
@@ -54,6 +58,7 @@ pub async fn run(context: DirectoryContext) {
         keys,
         network,
         reports,
+        traffic,
         mut shutdown,
     } = context;
     let (news, consensus) = watch::channel(None);
@@ -62,10 +67,13 @@ pub async fn run(context: DirectoryContext) {
         keys,
         consensus,
         reports,
+        traffic,
     };
+    let mut publishing = Publishing::start(ears);
     tokio::select! {
         _ = shutdown.wait_for(|stop| *stop) => {}
         () = fetching::run(config, network, news) => {}
-        () = publishing::run(ears) => {}
+        () = publishing.run() => {}
     }
+    publishing.remember();
 }

@@ -26,6 +26,8 @@ pub enum Reason {
     ParameterChanged,
     /// An address of ours turned out to be reachable, or no longer so.
     ReachabilityChanged,
+    /// The relay has carried far more, or far less, than the last one said.
+    BandwidthChanged,
     /// 18 hours old.
     Aged,
     /// The consensus does not list us.
@@ -43,6 +45,7 @@ impl Reason {
             Self::SettingsChanged => "settings changed",
             Self::ParameterChanged => "consensus parameter changed",
             Self::ReachabilityChanged => "reachability changed",
+            Self::BandwidthChanged => "bandwidth has changed",
             Self::Aged => "time for new descriptor",
             Self::NotListed => "not listed in consensus",
             Self::Stale => "listed as stale in consensus",

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use relay_formats::descriptor::{DescribedBandwidth, Descriptor, DescriptorFacts};
 use relay_formats::document::DocumentError;
-use relay_formats::extra_info::{ExtraInfo, ExtraInfoFacts, Histories};
+use relay_formats::extra_info::{BandwidthHistory, ExtraInfo, ExtraInfoFacts, Histories};
 use relay_formats::relay_signer::RelaySigner;
 use relay_formats::torrc::DirAuthority;
 use tokio::task::JoinSet;
@@ -26,7 +26,7 @@ const ONION_KEY_LIFETIME: Duration = Duration::from_secs(28 * 24 * 60 * 60);
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
 
 /// What a descriptor says besides configuration and keys.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Circumstances {
     /// The time.
     pub now: SystemTime,
@@ -34,6 +34,8 @@ pub struct Circumstances {
     pub uptime: Duration,
     /// Bytes a second that the relay has been seen to carry (relay-reference: best 10 seconds of the last days).
     pub observed_bandwidth: u64,
+    /// Bytes written and read on the days that have ended, if any has.
+    pub histories: Option<(BandwidthHistory, BandwidthHistory)>,
     /// Consensus parameter `publish-dummy-tap-key`: whether a TAP key, which nobody uses, must be in it.
     pub dummy_tap_key: bool,
 }
@@ -54,18 +56,24 @@ pub enum PublishError {
 
 /// Makes both documents and reads them as a stranger would. Gives the body of an upload: descriptor, then extra-info.
 pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Result<String, PublishError> {
-    let Circumstances { now, .. } = *circumstances;
+    let now = circumstances.now;
     let signer = RelaySigner {
         rsa: &keys.rsa,
         signing: &keys.signing,
         signing_cert: &keys.signing_cert,
     };
     let nickname = &config.nickname;
-    // Histories and statistics are not built yet; without them the document is short and valid.
+    let (write, read) = circumstances.histories.clone().unzip();
+    // Statistics, and histories by family and of directory requests, are not built yet; they may be absent.
+    let histories = Histories {
+        write,
+        read,
+        ..Histories::default()
+    };
     let extra_info = ExtraInfoFacts {
         nickname,
         published: now,
-        histories: Histories::default(),
+        histories,
         statistics: Vec::new(),
     };
     let extra_info = ExtraInfo::build(&extra_info, &signer)?;

@@ -6,17 +6,24 @@ use std::time::{Duration, Instant, SystemTime};
 
 use relay_engine::door::Report;
 use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
 
+use super::bandwidth::{self, Observed};
 use super::http;
+use super::memory::Memory;
 use super::publication::{Listing, Publication, Reason};
 use super::publish::{self, Circumstances, Uploads};
 use super::reachability::{self, Reachability};
 use crate::config::Config;
 use crate::keys::Keys;
 use crate::netdoc::Consensus;
+use crate::traffic::Traffic;
 
 /// How often the process looks whether a descriptor is due (C tor, `CHECK_DESCRIPTOR_INTERVAL`).
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// How often the state file is written (C tor: once an hour where nothing else calls for it).
+const REMEMBER_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// How long a connection to our own ORPort may take.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
@@ -30,37 +37,17 @@ pub(super) struct Ears {
     pub(super) keys: watch::Receiver<Arc<Keys>>,
     pub(super) consensus: watch::Receiver<Option<Arc<Consensus>>>,
     pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) traffic: Arc<Traffic>,
 }
 
-/// Publishes until one of those whom it hears falls silent for ever.
-pub(super) async fn run(mut ears: Ears) {
-    let mut publishing = Publishing::start(&mut ears);
-    loop {
-        let wait = publishing.look(SystemTime::now()).await;
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            report = ears.reports.recv() => match report {
-                Some(report) => publishing.on_report(&report),
-                None => return,
-            },
-            changed = ears.config.changed() => match changed {
-                Ok(()) => publishing.on_config(Arc::clone(&ears.config.borrow_and_update()), SystemTime::now()),
-                Err(_) => return,
-            },
-            changed = ears.keys.changed() => match changed {
-                Ok(()) => publishing.on_keys(Arc::clone(&ears.keys.borrow_and_update())),
-                Err(_) => return,
-            },
-            changed = ears.consensus.changed() => match changed {
-                Ok(()) => publishing.on_consensus(ears.consensus.borrow_and_update().clone()),
-                Err(_) => return,
-            },
-        }
-    }
-}
-
-struct Publishing {
+/// Everything that publishing depends on, and where it stands.
+pub(super) struct Publishing {
+    ears: Ears,
     started: Instant,
+    memory: Memory,
+    observed: Observed,
+    told_bandwidth: Option<(u64, SystemTime)>,
+    remember_at: SystemTime,
     config: Arc<Config>,
     keys: Arc<Keys>,
     consensus: Option<Arc<Consensus>>,
@@ -73,23 +60,79 @@ struct Publishing {
 }
 
 impl Publishing {
-    fn start(ears: &mut Ears) -> Self {
+    pub(super) fn start(mut ears: Ears) -> Self {
         let now = SystemTime::now();
         let config = Arc::clone(&ears.config.borrow_and_update());
+        let keys = Arc::clone(&ears.keys.borrow_and_update());
+        let consensus = ears.consensus.borrow_and_update().clone();
+        let memory = Memory::open(&config.data_directory);
         let publishing = Self {
             started: Instant::now(),
+            observed: memory.observed(now, config.testing_network),
+            memory,
+            told_bandwidth: None,
+            remember_at: now + REMEMBER_EVERY,
             reachability: Reachability::new(&config.advertised, now),
             config,
-            keys: Arc::clone(&ears.keys.borrow_and_update()),
-            consensus: ears.consensus.borrow_and_update().clone(),
+            keys,
+            consensus,
             try_reaching_at: now,
             publication: Publication::default(),
             uploads: Uploads::default(),
             dummy_tap_key: true,
             troubled: false,
+            ears,
         };
         publishing.announce_tests();
         publishing
+    }
+
+    /// Publishes until one of those whom it hears falls silent for ever.
+    pub(super) async fn run(&mut self) {
+        let mut second = tokio::time::interval(Duration::from_secs(1));
+        // What was missed while uploads took long is spread by `Observed`.
+        second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut look_at = tokio::time::Instant::now();
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(look_at) => {}
+                _ = second.tick() => {
+                    self.note_traffic(SystemTime::now());
+                    continue;
+                }
+                report = self.ears.reports.recv() => match report {
+                    Some(report) => self.on_report(&report),
+                    None => return,
+                },
+                changed = self.ears.config.changed() => match changed {
+                    Ok(()) => self.on_config(SystemTime::now()),
+                    Err(_) => return,
+                },
+                changed = self.ears.keys.changed() => match changed {
+                    Ok(()) => self.on_keys(),
+                    Err(_) => return,
+                },
+                changed = self.ears.consensus.changed() => match changed {
+                    Ok(()) => self.on_consensus(),
+                    Err(_) => return,
+                },
+            }
+            look_at = tokio::time::Instant::now() + self.look(SystemTime::now()).await;
+        }
+    }
+
+    fn note_traffic(&mut self, now: SystemTime) {
+        let (read, written) = self.ears.traffic.sums();
+        self.observed.note(now, read, written);
+        if now >= self.remember_at {
+            self.remember_at = now + REMEMBER_EVERY;
+            self.remember();
+        }
+    }
+
+    /// Writes down what a restart should know.
+    pub(super) fn remember(&mut self) {
+        self.memory.remember(&self.observed, SystemTime::now());
     }
 
     /// One look at everything; how long to rest after it.
@@ -101,6 +144,7 @@ impl Publishing {
             self.test_reachability(now).await;
         }
         if self.assume_reachable() || self.reachability.may_publish() {
+            self.look_at_bandwidth(now);
             self.make_if_due(now);
             if self.uploads.next().is_some_and(|at| at <= now) {
                 let taken = self.uploads.run(&self.config.outbound_bind, now).await;
@@ -112,6 +156,16 @@ impl Publishing {
         until
             .unwrap_or(LOOK_EVERY)
             .clamp(Duration::from_millis(100), LOOK_EVERY)
+    }
+
+    fn look_at_bandwidth(&mut self, now: SystemTime) {
+        let Some((told, when)) = self.told_bandwidth else {
+            return;
+        };
+        let before = now.duration_since(when).unwrap_or_default();
+        if bandwidth::worth_telling(told, before, self.observed.bytes_per_second(), self.started.elapsed()) {
+            self.publication.mark(Reason::BandwidthChanged);
+        }
     }
 
     fn make_if_due(&mut self, now: SystemTime) {
@@ -126,9 +180,11 @@ impl Publishing {
         let circumstances = Circumstances {
             now,
             uptime: self.started.elapsed(),
-            observed_bandwidth: 0,
+            observed_bandwidth: self.observed.bytes_per_second(),
+            histories: self.observed.histories(),
             dummy_tap_key: self.dummy_tap_key,
         };
+        self.told_bandwidth = Some((circumstances.observed_bandwidth, now));
         // Whether it works or not: the same try again a moment later would end alike.
         self.publication.made(now);
         match publish::make(&self.config, &self.keys, &circumstances) {
@@ -231,7 +287,8 @@ impl Publishing {
         }
     }
 
-    fn on_config(&mut self, config: Arc<Config>, now: SystemTime) {
+    fn on_config(&mut self, now: SystemTime) {
+        let config = Arc::clone(&self.ears.config.borrow_and_update());
         if config.advertised != self.config.advertised {
             self.reachability = Reachability::new(&config.advertised, now);
             self.try_reaching_at = now;
@@ -242,13 +299,13 @@ impl Publishing {
         self.config = config;
     }
 
-    fn on_keys(&mut self, keys: Arc<Keys>) {
+    fn on_keys(&mut self) {
+        self.keys = Arc::clone(&self.ears.keys.borrow_and_update());
         self.publication.mark(Reason::KeysChanged);
-        self.keys = keys;
     }
 
-    fn on_consensus(&mut self, consensus: Option<Arc<Consensus>>) {
-        self.consensus = consensus;
+    fn on_consensus(&mut self) {
+        self.consensus = self.ears.consensus.borrow_and_update().clone();
         let dummy_tap_key = self.parameter("publish-dummy-tap-key", 1) == 1;
         if dummy_tap_key != self.dummy_tap_key {
             self.dummy_tap_key = dummy_tap_key;

@@ -23,6 +23,7 @@ use crate::crypto_pool::CryptoPool;
 use crate::link::{self, Beginner, Incoming, Link, Stage};
 use crate::link_keys::LinkKeys;
 use crate::tls::Session;
+use crate::traffic::Traffic;
 
 /// Ciphertext read at once, and plain bytes handed to the engine at once.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -64,6 +65,8 @@ pub struct ShardStart {
     pub link_keys: Arc<LinkKeys>,
     /// Where public-key work goes.
     pub pool: CryptoPool,
+    /// Where the bytes of all links are counted.
+    pub traffic: Arc<Traffic>,
     /// Where the engine's reports go; full means that the oldest news is enough.
     pub reports: mpsc::Sender<Report>,
     /// Told once, when a retired shard has no circuit left, or when the shard ends.
@@ -399,6 +402,7 @@ impl Driver {
             beginner,
             stage,
             peer,
+            traffic: Arc::clone(&self.start.traffic),
             deadline: Some(deadline),
             wants: false,
             unsent: Vec::new(),

@@ -28,6 +28,7 @@ use crate::logging::LogHandle;
 use crate::reports;
 use crate::shards::{self, Mailbox, Order, ShardStart};
 use crate::startup::{self, StartError};
+use crate::traffic::Traffic;
 
 /// Reports that may wait for the directory part.
 const REPORTS_WAITING_MAX: usize = 256;
@@ -89,6 +90,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
     listen_for_signals(tell.clone())?;
     let network = watch::Sender::new(Arc::new(NetworkView::default()));
     let (report, reports) = mpsc::channel(REPORTS_WAITING_MAX);
+    let traffic = Arc::new(Traffic::default());
     let shard = {
         let tell = tell.clone();
         ShardStart {
@@ -101,6 +103,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
             network: Arc::clone(&network.borrow()),
             link_keys,
             pool: CryptoPool::start(crypto_threads())?,
+            traffic: Arc::clone(&traffic),
             reports: report,
             on_news: Box::new(move |news| _ = tell.send(News::Shard(news))),
         }
@@ -116,7 +119,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
         ports,
         _lock: lock,
     };
-    start_directory(&relay, network, reports, tell)?;
+    start_directory(&relay, network, reports, traffic, tell)?;
     Ok((relay, news))
 }
 
@@ -199,6 +202,7 @@ fn start_directory(
     relay: &Relay,
     network: watch::Sender<Arc<NetworkView>>,
     reports: mpsc::Receiver<Report>,
+    traffic: Arc<Traffic>,
     tell: Sender<News>,
 ) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -209,6 +213,7 @@ fn start_directory(
         keys: relay.keys.subscribe(),
         network,
         reports: heard,
+        traffic,
         shutdown: relay.shutdown.subscribe(),
     };
     let shards = relay.shards.clone();
