@@ -16,6 +16,9 @@ const HEAD_BYTES_MAX: usize = 16 * 1024;
 /// The whole exchange, connect to last byte.
 const EXCHANGE_MAX: Duration = Duration::from_secs(90);
 
+/// Silence within it, at most. An authority that hangs must not cost us a consensus that the next one has.
+const SILENCE_MAX: Duration = Duration::from_secs(15);
+
 /// What to ask of a directory.
 #[derive(Debug)]
 pub struct Request<'a> {
@@ -50,6 +53,9 @@ pub enum HttpError {
     /// Too slow.
     #[error("no complete answer within {} seconds", EXCHANGE_MAX.as_secs())]
     Timeout,
+    /// Said nothing for a while.
+    #[error("no word for {} seconds", SILENCE_MAX.as_secs())]
+    Silent,
     /// Not HTTP.
     #[error("the answer is not HTTP/1")]
     NotHttp,
@@ -70,13 +76,20 @@ pub enum HttpError {
 /// Asks `target` and waits for the whole answer. `bind` is our end of the connection: at most one address a family.
 pub async fn exchange(target: SocketAddr, bind: &[IpAddr], request: &Request<'_>) -> Result<Response, HttpError> {
     tokio::time::timeout(EXCHANGE_MAX, async {
-        let mut stream = connect(target, bind).await?;
+        let mut stream = unless_silent(connect(target, bind)).await?;
         stream.write_all(&encode(target, request)).await?;
         let raw = read_all(&mut stream, HEAD_BYTES_MAX + request.answer_bytes_max).await?;
         decode(&raw, request.answer_bytes_max)
     })
     .await
     .unwrap_or(Err(HttpError::Timeout))
+}
+
+async fn unless_silent<T>(step: impl Future<Output = std::io::Result<T>>) -> Result<T, HttpError> {
+    match tokio::time::timeout(SILENCE_MAX, step).await {
+        Ok(done) => Ok(done?),
+        Err(_) => Err(HttpError::Silent),
+    }
 }
 
 /// Connects from the configured address of `target`'s family. Like C tor we leave it out towards loopback, except where
@@ -114,12 +127,12 @@ fn encode(target: SocketAddr, request: &Request<'_>) -> Vec<u8> {
 /// Reads to the end of the stream; HTTP/1.0 says no more than that about where an answer ends.
 async fn read_all(stream: &mut TcpStream, bytes_max: usize) -> Result<Vec<u8>, HttpError> {
     let mut raw = Vec::new();
-    let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX).saturating_add(1);
-    stream.take(limit).read_to_end(&mut raw).await?;
-    match raw.len() <= bytes_max {
-        true => Ok(raw),
-        false => Err(HttpError::TooLong(bytes_max)),
+    while unless_silent(stream.read_buf(&mut raw)).await? > 0 {
+        if raw.len() > bytes_max {
+            return Err(HttpError::TooLong(bytes_max));
+        }
     }
+    Ok(raw)
 }
 
 /// Takes a whole answer apart.
@@ -239,6 +252,23 @@ mod tests {
         assert_eq!(seen[0].line, "POST /tor/ HTTP/1.0");
         assert_eq!(seen[0].body, b"router r2");
         assert!(seen[0].head.contains("X-Desc-Gen-Reason: first\r\n"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_that_hangs_is_left_after_fifteen_seconds() {
+        let hangs = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let request = Request {
+            path: "/",
+            body: None,
+            headers: &[],
+            answer_bytes_max: 1_000,
+        };
+        let begun = tokio::time::Instant::now();
+
+        let answer = exchange(hangs.local_addr().unwrap(), &[], &request).await;
+
+        assert!(matches!(answer, Err(HttpError::Silent)));
+        assert!(begun.elapsed() < Duration::from_secs(20));
     }
 
     #[tokio::test]
