@@ -1,7 +1,7 @@
 //! Makes our descriptor and extra-info, checks them, and brings them to every authority.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use relay_formats::descriptor::{DescribedBandwidth, Descriptor, DescriptorFacts};
 use relay_formats::document::DocumentError;
@@ -173,10 +173,12 @@ impl Uploads {
         for mut one in due {
             let (body, bind, reason) = (self.body.clone(), bind.to_vec(), self.reason);
             tries.spawn(async move {
+                let begun = Instant::now();
                 let answer = upload(&one.authority, &bind, &body, reason).await;
                 let again = !settled(&one.authority, &answer);
                 let taken = answer.is_ok_and(|answer| answer.status == 200);
-                one.at = now + one.backoff.next(&mut rand::rng());
+                // From the end of this try: one that hangs must get a rest too.
+                one.at = now + begun.elapsed() + one.backoff.next(&mut rand::rng());
                 (taken, again.then_some(one))
             });
         }

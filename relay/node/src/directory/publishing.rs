@@ -277,7 +277,7 @@ impl Publishing {
                 .iter()
                 .filter(|one| one.v3_identity.is_some())
                 .count();
-            tracing::info!("{taken} of {all} directory authorities accepted our server descriptor.");
+            tracing::info!("{taken} of {all} directory authorities accepted our server descriptor just now.");
         }
     }
 
