@@ -33,8 +33,8 @@ impl Programs {
 }
 
 /// Builds `relay`, `operator` and `pause` from the workspace: release, static, the same bytes wherever it is checked
-/// out. They go to `static` and `pause` below Cargo's target folder, so that these flags and a developer's do not evict
-/// each other. Cargo's own progress goes to stderr.
+/// out. They go to `static` and `pause` in a folder of the cache, one for each compiler, so that a fresh clone builds
+/// nothing but our own crates. Cargo's own progress goes to stderr.
 ///
 /// # Errors
 /// When cargo or rustc are missing, the build fails, or a program came out with a need for shared libraries.
@@ -53,14 +53,13 @@ pub fn build_pause(workspace: &Path) -> anyhow::Result<PathBuf> {
     build_pause_into(&workspace, &target)
 }
 
-/// The workspace's root and Cargo's target folder.
+/// The workspace's root and the target folder that all checkouts share. A build for one compiler is of no use to another.
 fn whereabouts(workspace: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     let workspace = workspace
         .canonicalize()
         .with_context(|| format!("no workspace at {}", workspace.display()))?;
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    let target = workspace.join(target);
-    Ok((workspace, target))
+    let compiler: String = Toolchain::ask(&workspace)?.commit.chars().take(12).collect();
+    Ok((workspace, crate::programs::cache().join(format!("rust-{compiler}"))))
 }
 
 /// As [`build_static`], with a target folder of the caller's choice.
@@ -80,6 +79,7 @@ pub(crate) fn build_static_into(workspace: &Path, target: &Path) -> anyhow::Resu
     };
     for program in [&programs.relay, &programs.operator] {
         ensure_static(program)?;
+        ensure_homeless(program, workspace)?;
     }
     Ok(programs)
 }
@@ -101,8 +101,8 @@ fn build_packages(workspace: &Path, target: &Path, packages: &[&str]) -> anyhow:
         .arg("--bins")
         .arg("--target-dir")
         .arg(target)
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(workspace, &toolchain, target))
-        .env("CFLAGS", c_flags(workspace, target))
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&toolchain, target))
+        .env("CFLAGS", c_flags(target))
         .env("CC_SHELL_ESCAPED_FLAGS", "1")
         .env("SOURCE_DATE_EPOCH", "0")
         .env("CARGO_PROFILE_RELEASE_STRIP", "symbols")
@@ -131,6 +131,21 @@ pub fn ensure_static(program: &Path) -> anyhow::Result<()> {
             program.display()
         );
     }
+    Ok(())
+}
+
+/// Refuses a program that names the folder in which it was built: it would be another program elsewhere.
+///
+/// # Errors
+/// When it cannot be read or holds the path.
+fn ensure_homeless(program: &Path, workspace: &Path) -> anyhow::Result<()> {
+    let bytes = fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
+    let path = workspace.as_os_str().as_encoded_bytes();
+    ensure!(
+        path.len() < 4 || !bytes.windows(path.len()).any(|window| window == path),
+        "{} holds the path of the workspace: something in it uses CARGO_MANIFEST_DIR or an absolute path",
+        program.display()
+    );
     Ok(())
 }
 
@@ -186,19 +201,15 @@ fn cargo_home() -> PathBuf {
     std::env::var_os("CARGO_HOME").map_or_else(default, PathBuf::from)
 }
 
-/// Machine paths and what stands in their place. The last that fits wins in rustc and in C compilers alike, so the
-/// narrower ones come later: a target folder may lie in the workspace.
-fn remapped(workspace: &Path, target: &Path) -> [(PathBuf, &'static str); 3] {
-    [
-        (workspace.to_owned(), "/relayfleet"),
-        (target.to_owned(), "/relayfleet/target"),
-        (cargo_home(), "/cargo"),
-    ]
+/// Machine paths and what stands in their place. The workspace is not among them: Cargo names its files by relative
+/// paths, and a flag that names the workspace would make every checkout build every crate anew.
+fn remapped(target: &Path) -> [(PathBuf, &'static str); 2] {
+    [(target.to_owned(), "/relayfleet/target"), (cargo_home(), "/cargo")]
 }
 
 /// For rustc, joined as CARGO_ENCODED_RUSTFLAGS wants it. Only with `--target` do these stay away from build scripts
 /// and procedural macros, which cannot be static.
-fn rust_flags(workspace: &Path, toolchain: &Toolchain, target: &Path) -> OsString {
+fn rust_flags(toolchain: &Toolchain, target: &Path) -> OsString {
     let mut flags: Vec<OsString> = vec!["-Ctarget-feature=+crt-static".into()];
     let mut remap = |from: &Path, to: &str| {
         let mut flag = OsString::from("--remap-path-prefix=");
@@ -207,7 +218,7 @@ fn rust_flags(workspace: &Path, toolchain: &Toolchain, target: &Path) -> OsStrin
         flag.push(to);
         flags.push(flag);
     };
-    for (from, to) in remapped(workspace, target) {
+    for (from, to) in remapped(target) {
         remap(&from, to);
     }
     // Where the standard library's source is installed, rustc would name the local copy.
@@ -219,8 +230,8 @@ fn rust_flags(workspace: &Path, toolchain: &Toolchain, target: &Path) -> OsStrin
 }
 
 /// For the C files of crates: `__FILE__` stands in their error messages.
-fn c_flags(workspace: &Path, target: &Path) -> String {
-    remapped(workspace, target)
+fn c_flags(target: &Path) -> String {
+    remapped(target)
         .map(|(from, to)| format!("'-ffile-prefix-map={}={to}'", from.display()))
         .join(" ")
 }
