@@ -22,13 +22,11 @@ pub(super) async fn run(
     loop {
         let current = Arc::clone(&config.borrow_and_update());
         let mut fetching = Fetching::start(&current, &network, &news);
+        // Other authorities: begin again with what the cache has.
+        let elsewhere = config.wait_for(|new| new.authorities != current.authorities);
         tokio::select! {
             () = fetching.run() => return,
-            changed = config.changed() => match changed {
-                // Perhaps other authorities: begin again with what the cache has.
-                Ok(()) => {}
-                Err(_) => return,
-            },
+            changed = elsewhere => if changed.is_err() { return },
         }
     }
 }

@@ -293,7 +293,7 @@ impl Publishing {
             self.reachability = Reachability::new(&config.advertised, now);
             self.try_reaching_at = now;
         }
-        if config != self.config {
+        if !described_alike(&config, &self.config) {
             self.publication.mark(Reason::SettingsChanged);
         }
         self.config = config;
@@ -314,7 +314,59 @@ impl Publishing {
     }
 }
 
+/// Whether two configurations lead to the same descriptor, so that a new log level troubles no authority.
+fn described_alike(one: &Config, other: &Config) -> bool {
+    let described = |config: &Config| {
+        let Config {
+            nickname,
+            contact_info,
+            advertised,
+            bandwidth,
+            my_family,
+            authorities,
+            ..
+        } = config.clone();
+        let publish = config.publish_server_descriptor;
+        (
+            nickname,
+            contact_info,
+            advertised,
+            bandwidth,
+            my_family,
+            authorities,
+            publish,
+        )
+    };
+    described(one) == described(other)
+}
+
 async fn connects(address: SocketAddr, config: &Config) -> bool {
     let connection = tokio::time::timeout(CONNECT_MAX, http::connect(address, &config.outbound_bind)).await;
     matches!(connection, Ok(Ok(_)))
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_formats::torrc::Torrc;
+
+    use super::*;
+
+    fn config(more: &str) -> Config {
+        let torrc = include_str!("../../testdata/torrc");
+        Config::new(
+            &Torrc::parse(&format!("{torrc}DataDirectory /nowhere\n{more}")).unwrap(),
+            &[],
+        )
+        .unwrap()
+    }
+
+    #[test]
+    fn a_new_log_level_troubles_no_authority_and_a_new_contact_does() {
+        assert!(described_alike(
+            &config(""),
+            &config("Log debug stdout\nShutdownWaitLength 5\n")
+        ));
+        assert!(!described_alike(&config(""), &config("ContactInfo tor@example.org\n")));
+        assert!(!described_alike(&config(""), &config("MaxAdvertisedBandwidth 1 MB\n")));
+    }
 }
