@@ -25,7 +25,7 @@ const STATUS_MANAGER: &str = "relayfleet-operator-status";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ApplyError {
     /// The API server refused it, or could not be reached.
-    #[error("{step}: {source}")]
+    #[error("{step}: {}", plain(.source))]
     Api {
         /// What was tried.
         step: &'static str,
@@ -51,6 +51,14 @@ impl ApplyError {
             Self::IdentityAppeared => true,
             Self::Api { .. } | Self::Keys(_) => false,
         }
+    }
+}
+
+/// What the API server said, without the form that it said it in.
+pub(crate) fn plain(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => format!("{} ({} {})", status.message, status.reason, status.code),
+        other => other.to_string(),
     }
 }
 

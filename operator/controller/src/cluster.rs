@@ -59,21 +59,28 @@ pub(crate) async fn connect(arguments: &Arguments) -> anyhow::Result<Client> {
 }
 
 /// Says early and in plain words what a person can mend: no cluster, no definition, no rights.
-pub(crate) async fn check(client: &Client) -> anyhow::Result<()> {
+pub(crate) async fn check(client: &Client, namespace: Option<&str>) -> anyhow::Result<()> {
     let version = client
         .apiserver_version()
         .await
         .context("the API server does not answer")?;
     tracing::info!(version = version.git_version, "connected to the API server");
-    let relays: Api<Relay> = Api::default_namespaced(client.clone());
+    let relays: Api<Relay> = match namespace {
+        Some(namespace) => Api::namespaced(client.clone(), namespace),
+        None => Api::all(client.clone()),
+    };
     match relays.list_metadata(&ListParams::default().limit(1)).await {
         Err(kube::Error::Api(status)) if status.code == 404 => {
             anyhow::bail!(
                 "the cluster does not know relays.relayfleet.io: install the chart, or apply crds/relays.yaml"
             )
         }
-        // Rights to one namespace are not asked here: the watch says what it lacks.
-        Err(kube::Error::Api(status)) if status.code == 403 => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 403 => {
+            anyhow::bail!(
+                "no right to list Relays ({}); the chart's roles grant it, or set --watch-namespace",
+                status.message
+            )
+        }
         other => other.map(|_| ()).context("cannot list Relays"),
     }
 }

@@ -5,6 +5,7 @@ use kube::runtime::events::{Event, EventType};
 use operator_api::{Relay, RelayStatus, condition, names};
 use operator_plan::{Hurdle, Step};
 
+use crate::apply::ApplyError;
 use crate::cluster::Cluster;
 
 /// After a step was done.
@@ -66,6 +67,12 @@ pub(crate) async fn tell_ready(cluster: &Cluster, relay: &Relay, status: &RelayS
         }
         Some(_) => {}
     }
+}
+
+/// After a write that the API server refused: for want of rights, of quota, by somebody's admission rules.
+pub(crate) async fn tell_refused(cluster: &Cluster, relay: &Relay, error: &ApplyError) {
+    let note = format!("cannot {error}; it is tried again");
+    publish(cluster, relay, EventType::Warning, "WriteRefused", note).await;
 }
 
 /// An event that cannot be told is no reason to stop: the status says the same.

@@ -52,7 +52,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let address = server::serve(arguments.listen, Arc::clone(&telemetry)).await?;
     info!(%address, version = env!("CARGO_PKG_VERSION"), "operator starts; /metrics and /healthz are served");
     let client = cluster::connect(&arguments).await?;
-    cluster::check(&client).await?;
+    cluster::check(&client, arguments.watch_namespace.as_deref()).await?;
     let Some(leader) = lead(&arguments, &client, &telemetry, stop.clone()).await? else {
         return Ok(()); // asked to stop before it led
     };

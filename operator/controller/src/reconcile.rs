@@ -12,9 +12,9 @@ use operator_api::Relay;
 use operator_plan::decide;
 use tracing::{debug, info, warn};
 
-use crate::apply::{ApplyError, apply, apply_status};
+use crate::apply::{ApplyError, apply, apply_status, plain};
 use crate::cluster::Cluster;
-use crate::events::{tell_ready, tell_step};
+use crate::events::{tell_ready, tell_refused, tell_step};
 use crate::gather::gather;
 
 /// Watches tell of every change; this is for the one that was missed.
@@ -26,7 +26,7 @@ const LOOK_AGAIN_SOON: Duration = Duration::from_millis(200);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RoundError {
     /// Nothing was changed.
-    #[error("cannot look at the cluster: {0}")]
+    #[error("cannot look at the cluster: {}", plain(.0))]
     Gather(#[from] kube::Error),
     /// What was done before stays done.
     #[error("cannot {0}")]
@@ -76,7 +76,10 @@ async fn round(relay: &DeserializeGuard<Relay>, cluster: &Cluster) -> Result<Act
                 debug!(namespace, name, %error, "the facts were old");
                 return Ok(Action::requeue(LOOK_AGAIN_SOON));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                tell_refused(cluster, relay, &error).await;
+                return Err(error.into());
+            }
         }
         tell_step(cluster, relay, step).await;
     }

@@ -1,0 +1,90 @@
+//! What the API server says that the operator did.
+
+use serde_json::Value;
+
+use crate::server::{OPERATOR, Server};
+
+/// Records what our operator asks for, once it was answered; bodies are not kept.
+pub(crate) const POLICY: &str = "
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived, ResponseStarted]
+rules:
+  - level: Metadata
+    users: ['system:serviceaccount:relayfleet-system:relayfleet']
+  - level: None
+";
+
+/// One request of an operator.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Request {
+    pub(crate) verb: String,
+    /// With the subresource: `relays/status`.
+    pub(crate) resource: String,
+    pub(crate) namespace: String,
+    pub(crate) code: u64,
+}
+
+impl Request {
+    pub(crate) fn is_write(&self) -> bool {
+        !["get", "list", "watch"].contains(&self.verb.as_str())
+    }
+}
+
+/// All requests of operators in this namespace so far.
+pub(crate) fn requests(server: &Server, namespace: &str) -> Vec<Request> {
+    all_requests(server)
+        .into_iter()
+        .filter(|request| request.namespace == namespace)
+        .collect()
+}
+
+/// Those that changed something, without the Lease's and events.
+pub(crate) fn writes(server: &Server, namespace: &str) -> Vec<Request> {
+    let about_the_world = |request: &Request| !["leases", "events"].contains(&request.resource.as_str());
+    let done = |request: &Request| request.is_write() && request.code < 400;
+    requests(server, namespace)
+        .into_iter()
+        .filter(done)
+        .filter(about_the_world)
+        .collect()
+}
+
+/// How often this verb was done to this kind.
+pub(crate) fn count(server: &Server, namespace: &str, verb: &str, resource: &str) -> usize {
+    let this = |request: &&Request| request.verb == verb && request.resource == resource;
+    writes(server, namespace).iter().filter(this).count()
+}
+
+fn all_requests(server: &Server) -> Vec<Request> {
+    let log = std::fs::read_to_string(server.path("audit.log")).unwrap_or_default();
+    let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    entries
+        .filter(|entry| entry["user"]["username"] == OPERATOR)
+        .map(|entry| request(&entry))
+        .collect()
+}
+
+fn request(entry: &Value) -> Request {
+    let text = |path: &str| {
+        entry
+            .pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let (resource, sub) = (text("/objectRef/resource"), text("/objectRef/subresource"));
+    Request {
+        verb: text("/verb"),
+        resource: if sub.is_empty() {
+            resource
+        } else {
+            format!("{resource}/{sub}")
+        },
+        namespace: text("/objectRef/namespace"),
+        code: entry
+            .pointer("/responseStatus/code")
+            .and_then(Value::as_u64)
+            .unwrap_or_default(),
+    }
+}

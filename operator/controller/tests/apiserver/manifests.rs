@@ -1,0 +1,178 @@
+//! What a person applies: taken, or refused with the field and the remedy.
+
+use serde_json::{Value, json};
+
+use crate::server::server;
+
+fn relay(name: &str, change: Value) -> String {
+    let mut spec = json!({"role": "Middle", "nickname": "demo", "contact": "ops@example.org"});
+    for (field, value) in change.as_object().unwrap() {
+        spec[field] = value.clone();
+    }
+    json!({
+        "apiVersion": "relayfleet.io/v1alpha1", "kind": "Relay",
+        "metadata": {"name": name, "namespace": "default"}, "spec": spec,
+    })
+    .to_string()
+}
+
+#[test]
+#[ignore = "needs RELAYFLEET_BIN: run e2e/test apiserver"]
+fn bad_manifests_are_refused_with_field_and_remedy() {
+    let server = server();
+    let unit = "write a whole number and a unit";
+    let range = "use 75KiB/s to 2147MB/s";
+    let cases = [
+        (json!({"nickname": "a-b"}), "spec.nickname", "use 1 to 19 letters"),
+        (json!({"nickname": ""}), "spec.nickname", "use 1 to 19 letters"),
+        (
+            json!({"nickname": "x".repeat(20)}),
+            "spec.nickname",
+            "use 1 to 19 letters",
+        ),
+        (json!({"nickname": "näme"}), "spec.nickname", "use 1 to 19 letters"),
+        (json!({"nickname": null}), "spec.nickname", "Required value"),
+        (json!({"role": "Exit"}), "spec.role", "supported values: \"Middle\""),
+        (json!({"role": "middle"}), "spec.role", "supported values: \"Middle\""),
+        (json!({"contact": " "}), "spec.contact", "write one line of text"),
+        (
+            json!({"contact": "a\nNickname evil"}),
+            "spec.contact",
+            "write one line of text",
+        ),
+        (json!({"orPort": 443}), "spec.orPort", "greater than or equal to 1024"),
+        (json!({"orPort": 65536}), "spec.orPort", "less than or equal to 65535"),
+        (json!({"bandwidth": {"rate": "74KiB/s"}}), "spec.bandwidth.rate", range),
+        (json!({"bandwidth": {"rate": "3GB/s"}}), "spec.bandwidth.rate", range),
+        (json!({"bandwidth": {"rate": "10M"}}), "spec.bandwidth.rate", unit),
+        (json!({"bandwidth": {"rate": "10"}}), "spec.bandwidth.rate", unit),
+        (json!({"bandwidth": {"rate": "1.5MB/s"}}), "spec.bandwidth.rate", unit),
+        (
+            json!({"bandwidth": {"burst": "1MB/s"}}),
+            "spec.bandwidth.rate",
+            "Required value",
+        ),
+        (
+            json!({"bandwidth": {"rate": "10MiB/s", "burst": "10MB/s"}}),
+            "spec.bandwidth.burst",
+            "raise burst or leave it out",
+        ),
+        (
+            json!({"bandwidth": {"rate": "1MB/s", "maxAdvertised": "37KiB/s"}}),
+            "spec.bandwidth.maxAdvertised",
+            "use 38KiB/s",
+        ),
+        (
+            json!({"storage": {"size": "1GB"}}),
+            "spec.storage.size",
+            "for example 1Gi",
+        ),
+        (
+            json!({"storage": {"size": "0Gi"}}),
+            "spec.storage.size",
+            "for example 1Gi",
+        ),
+        (json!({"address": {"source": "Static"}}), "spec.address", "add ipv4"),
+        (
+            json!({"address": {"ipv4": "203.0.113.7"}}),
+            "spec.address",
+            "set source to Static",
+        ),
+        (
+            json!({"address": {"source": "Static", "ipv4": "203.0.113"}}),
+            "spec.address.ipv4",
+            "write an IPv4 address",
+        ),
+        (
+            json!({"address": {"source": "Static", "ipv4": "2001:db8::1"}}),
+            "spec.address.ipv4",
+            "write an IPv4 address",
+        ),
+        (
+            json!({"engine": "Arti"}),
+            "spec.engine",
+            "supported values: \"Builtin\", \"Tor\"",
+        ),
+        (
+            json!({"image": {"reference": ""}}),
+            "spec.image.reference",
+            "should be at least 1",
+        ),
+        (
+            json!({"network": {"configMap": {}}}),
+            "spec.network.configMap.name",
+            "Required value",
+        ),
+        (json!({"exitPolicy": "accept *:*"}), "spec.exitPolicy", "unknown field"),
+    ];
+    for (change, field, remedy) in cases {
+        let refused = server
+            .try_apply(&relay("bad", change.clone()))
+            .expect_err(&change.to_string());
+        // `unknown field "spec.x"` has quotes around the field; the others have none.
+        assert!(
+            refused.contains(field) && refused.contains(remedy),
+            "{change}: {refused}"
+        );
+    }
+    for (name, remedy) in [
+        ("1st", "begin with a letter"),
+        ("a.b", "lower-case letters"),
+        (&*"a".repeat(53), "at most 52"),
+    ] {
+        let refused = server.try_apply(&relay(name, json!({}))).unwrap_err();
+        assert!(
+            refused.contains("metadata.name") && refused.contains(remedy),
+            "{name}: {refused}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs RELAYFLEET_BIN: run e2e/test apiserver"]
+fn good_manifests_are_taken() {
+    let server = server();
+    let cases = [
+        json!({}),
+        json!({"engine": "Tor", "image": {"reference": "tor:1", "pullPolicy": "Never"}}),
+        json!({"bandwidth": {"rate": "75KiB/s", "burst": "2147MB/s", "maxAdvertised": "38KiB/s"}}),
+        json!({"bandwidth": {"rate": "10MB/s", "burst": "80Mbit/s"}}),
+        json!({"address": {"source": "Static", "ipv4": "203.0.113.7"}, "orPort": 1024}),
+        json!({"contact": "Ärger? mail <ops@example.org> #1 \"on call\""}),
+        json!({"storage": {"size": "512Mi", "storageClassName": "fast"}}),
+        json!({"network": {"configMap": {"name": "private", "key": "lines"}}}),
+    ];
+    for (number, change) in cases.into_iter().enumerate() {
+        server.apply(&relay(&format!("good{number}"), change));
+    }
+    let columns = server.kubectl(&["get", "relays", "-n", "default"]);
+    let head: Vec<&str> = columns.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(head, ["NAME", "ROLE", "NICKNAME", "FINGERPRINT", "READY", "AGE"]);
+}
+
+#[test]
+#[ignore = "needs RELAYFLEET_BIN: run e2e/test apiserver"]
+fn a_volume_cannot_be_changed_but_a_nickname_can() {
+    let server = server();
+    server.apply(&relay("fixed", json!({})));
+    server.apply(&relay("fixed", json!({"nickname": "another"})));
+    for change in [
+        json!({"storage": {"size": "2Gi"}}),
+        json!({"storage": {"storageClassName": "fast"}}),
+    ] {
+        let refused = server.try_apply(&relay("fixed", change)).unwrap_err();
+        assert!(
+            refused.contains("spec.storage") && refused.contains("Relay of another name"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+#[ignore = "needs RELAYFLEET_BIN: run e2e/test apiserver"]
+fn the_example_is_taken() {
+    let server = server();
+    server.namespace("relays");
+    server.apply(&std::fs::read_to_string("../../docs/examples/private-network.yaml").unwrap());
+    assert!(server.get("relays", "relay/alder").is_some());
+}

@@ -1,0 +1,89 @@
+//! The operator's program, as the chart would run it.
+
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::server::{Server, await_yes};
+
+/// One process; killed if the test forgets it.
+pub(crate) struct Operator {
+    process: Child,
+    log: std::path::PathBuf,
+}
+
+impl Operator {
+    /// For the Relays of one namespace, with a Lease of that name.
+    pub(crate) fn start(server: &Server, namespace: &str) -> Self {
+        Self::start_as(server, namespace, "first")
+    }
+
+    pub(crate) fn start_as(server: &Server, namespace: &str, instance: &str) -> Self {
+        let log = server.path(&format!("operator-{namespace}-{instance}-{:?}.log", Instant::now()));
+        let process = Command::new(env!("CARGO_BIN_EXE_operator"))
+            .arg("--kubeconfig")
+            .arg(server.path("operator.kubeconfig"))
+            .args(["--relay-image=relay:1", "--listen=127.0.0.1:0", "--lease-seconds=5"])
+            .args([
+                format!("--watch-namespace={namespace}"),
+                format!("--instance={namespace}-{instance}"),
+            ])
+            .args([
+                "--lease-name=relayfleet".to_owned(),
+                format!("--lease-namespace={namespace}"),
+            ])
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        Self { process, log }
+    }
+
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub(crate) fn await_log(&self, text: &str) {
+        await_yes(&format!("{text:?} in the operator's log"), || self.log().contains(text));
+    }
+
+    /// SIGTERM; how long it took to end.
+    pub(crate) fn stop(mut self) -> Duration {
+        let start = Instant::now();
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let status = self.process.wait().unwrap();
+        assert!(status.success(), "the operator ended with {status}: {}", self.log());
+        start.elapsed()
+    }
+
+    pub(crate) fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    /// The answer to a GET of its own server.
+    pub(crate) fn http(&self, path: &str) -> String {
+        self.await_log("address=");
+        let log = self.log();
+        let address = log.split("address=").nth(1).unwrap().split_whitespace().next().unwrap();
+        let mut stream = TcpStream::connect(address).unwrap();
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: it\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    }
+}
+
+impl Drop for Operator {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the operator's log:\n{}", self.log());
+        }
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
