@@ -197,7 +197,9 @@ pub enum Report {
 pub struct Outbox {
     /// Wishes, in order.
     pub effects: Vec<Effect>,
-    /// The answer to the last `Writable`: plain bytes for that session, whole cells, never more than its room.
+    /// The answer to the last `Writable`: plain bytes for that session, never more than its room. Cells of circuits
+    /// come whole; the link handshake's longer ones may be cut where the room ends. Empty means that nothing waits, or that
+    /// not even a cell has room.
     pub written: Vec<u8>,
 }
 

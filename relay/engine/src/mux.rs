@@ -9,7 +9,7 @@ use relay_wire::cell::{BODY_BYTES, CircIdWidth, Command, write_header};
 
 /// Cells that may wait on one circuit in one direction, about 1.3 MB. C tor's own default
 /// (`RELAY_CIRC_CELL_QUEUE_SIZE_DEFAULT`); the parameter `circ_max_cell_queue_size` may change it.
-pub(crate) const CELLS_WAITING_MAX: u32 = 2_500;
+pub(crate) const CELLS_WAITING_MAX: i32 = 2_500;
 
 const CHUNK_CELLS: usize = 64;
 /// Free chunks that are kept for the next burst: 2 MiB.

@@ -197,6 +197,7 @@ pub struct Client {
     pub events: Vec<Event>,
     /// Off: the link's handshake is left to whoever puts bytes into `output`.
     pub shakes_hands: bool,
+    open: bool,
     unread: Vec<u8>,
     spoken: Vec<u16>,
     version: Option<u16>,
@@ -224,6 +225,7 @@ impl Client {
             output,
             events: Vec::new(),
             shakes_hands: true,
+            open: false,
             unread: Vec::new(),
             spoken: spoken.to_vec(),
             version: None,
@@ -331,6 +333,28 @@ impl Client {
         self.send(circuit, last, carrier, RelayCommand::EXTEND2, 0, &data);
     }
 
+    /// Whether the link's handshake is through.
+    pub fn is_open(&self) -> bool {
+        self.open
+    }
+
+    /// How many hops a circuit has.
+    pub fn hops(&self, circuit: u32) -> usize {
+        self.circuits.get(&circuit).map_or(0, |state| state.hops.len())
+    }
+
+    /// Whether a circuit handshake is under way, or there is no such circuit.
+    pub fn is_growing(&self, circuit: u32) -> bool {
+        self.circuits.get(&circuit).is_none_or(|state| state.begun.is_some())
+    }
+
+    /// Ends a circuit.
+    pub fn destroy(&mut self, circuit: u32) {
+        if self.circuits.remove(&circuit).is_some() {
+            self.cell(circuit, Command::DESTROY, &[0]);
+        }
+    }
+
     /// Forgets the hops from `hops` on, as after TRUNCATED.
     pub fn truncate(&mut self, circuit: u32, hops: usize) {
         if let Some(state) = self.circuits.get_mut(&circuit) {
@@ -412,6 +436,7 @@ impl Client {
                     if self.shakes_hands {
                         self.cell(0, Command::NETINFO, &answer.write());
                     }
+                    self.open = true;
                     self.events.push(Event::LinkOpen(netinfo));
                 }
                 Err(_) => self.events.push(Event::Nonsense("NETINFO")),

@@ -287,6 +287,22 @@ impl Net {
         }
     }
 
+    /// The relay that a client is connected to.
+    pub fn relay_of(&self, client: usize) -> Option<usize> {
+        match self.client_ends.get(client) {
+            Some(End::Relay(relay, channel)) if self.sessions.contains_key(&(*relay, *channel)) => Some(*relay),
+            _ => None,
+        }
+    }
+
+    /// What the relay calls a client's session.
+    pub fn channel_of(&self, client: usize) -> Option<ChannelId> {
+        match self.client_ends.get(client) {
+            Some(End::Relay(_, channel)) => Some(*channel),
+            _ => None,
+        }
+    }
+
     /// Hands a relay bytes as if they came on a client's session.
     pub fn inject(&mut self, client: usize, bytes: &[u8]) {
         if let Some(&to) = self.client_ends.get(client) {

@@ -223,7 +223,7 @@ impl Engine {
     /// A cell of our own towards the client, outside relay crypto; `start` and zeros.
     fn send_prev(&mut self, key: Key, command: Command, start: &[u8], outbox: &mut Outbox) -> Verdict {
         let body = padded(start);
-        let cells_max = self.cells_waiting_max();
+        let cells_max = self.cells_waiting_max;
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
         };
@@ -244,7 +244,7 @@ impl Engine {
     /// A cell of our own to the next relay, outside relay crypto.
     pub(super) fn send_next(&mut self, key: Key, command: Command, start: &[u8], outbox: &mut Outbox) -> Verdict {
         let body = padded(start);
-        let cells_max = self.cells_waiting_max();
+        let cells_max = self.cells_waiting_max;
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
         };
@@ -266,7 +266,7 @@ impl Engine {
 
     /// A message of our own for the client.
     pub(super) fn originate(&mut self, key: Key, message: &RelayMessage<'_>, outbox: &mut Outbox) -> Verdict {
-        let cells_max = self.cells_waiting_max();
+        let cells_max = self.cells_waiting_max;
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
         };
@@ -316,7 +316,7 @@ impl Engine {
 
     #[inline]
     fn forward(&mut self, now: Now, key: Key, command: Command, body: &mut Body, outbox: &mut Outbox) -> Verdict {
-        let cells_max = self.cells_waiting_max();
+        let cells_max = self.cells_waiting_max;
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
         };
@@ -353,7 +353,7 @@ impl Engine {
 
     #[inline]
     fn backward(&mut self, key: Key, command: Command, body: &mut Body, outbox: &mut Outbox) -> Verdict {
-        let cells_max = self.cells_waiting_max();
+        let cells_max = self.cells_waiting_max;
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
         };

@@ -9,7 +9,7 @@ use relay_wire::extend::Extend2;
 use relay_wire::relay_cells::DestroyReason;
 
 use super::{Engine, Verdict};
-use crate::channel::AGE_FOR_NEW_CIRCUITS_MAX;
+use crate::channel::{AGE_FOR_NEW_CIRCUITS_MAX, CIRCUITS_MAX};
 use crate::circuit::extend::{Target, target};
 use crate::circuit::{Leg, Next, Seat, Side};
 use crate::door::{AttemptId, Effect, Now, Outbox};
@@ -164,6 +164,10 @@ impl Engine {
         let Some(channel) = self.channels.get_mut(channel_key) else {
             return Verdict::end(key, DestroyReason::ChannelClosed);
         };
+        // Who does not even read our DESTROY cells gets no more circuits.
+        if channel.is_choked() || channel.circuit_count() >= CIRCUITS_MAX {
+            return Verdict::end(key, DestroyReason::ResourceLimit);
+        }
         let Some(circ_id) = channel.choose_circ_id(|| self.dice.random()) else {
             return Verdict::end(key, DestroyReason::ResourceLimit);
         };

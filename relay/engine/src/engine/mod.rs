@@ -40,6 +40,9 @@ pub struct Engine {
     attempts: Attempts,
     circuits: Slab<Circuit>,
     pool: Pool,
+    /// Cells that may wait on one circuit in one direction: param-spec `circ_max_cell_queue_size`. Asked for each
+    /// cell, so it is looked up once for each consensus.
+    cells_waiting_max: u32,
     onions: OnionQueue,
     timers: Timers,
     /// The onion queue's alarm that is set already.
@@ -87,6 +90,7 @@ impl Engine {
             attempts: Attempts::default(),
             circuits: Slab::new(),
             pool: Pool::new(),
+            cells_waiting_max: CELLS_WAITING_MAX as u32,
             onions: OnionQueue::new(),
             timers: Timers::default(),
             onion_alarm: None,
@@ -99,7 +103,12 @@ impl Engine {
     pub fn handle(&mut self, now: Now, input: Input<'_>, outbox: &mut Outbox) {
         match input {
             Input::Settings(settings) => self.settings = Some(settings),
-            Input::Network(network) => self.network = network,
+            Input::Network(network) => {
+                let parameters = &network.parameters;
+                let cells = parameters.clamped("circ_max_cell_queue_size", CELLS_WAITING_MAX, 1_000, i32::MAX);
+                self.cells_waiting_max = cells as u32;
+                self.network = network;
+            }
             Input::ChannelUp { channel, facts } => self.channel_up(now, channel, facts, outbox),
             Input::Received { channel, bytes } => self.received(now, channel, bytes, outbox),
             Input::Writable {
@@ -147,13 +156,6 @@ impl Engine {
             }
             Verdict::CloseChannel { channel, rule } => self.close_channel(now, channel, rule, outbox),
         }
-    }
-
-    /// Cells that may wait on one circuit in one direction: param-spec `circ_max_cell_queue_size`.
-    fn cells_waiting_max(&self) -> u32 {
-        self.network
-            .parameters
-            .clamped("circ_max_cell_queue_size", CELLS_WAITING_MAX as i32, 1_000, i32::MAX) as u32
     }
 
     fn advertised(&self) -> &[SocketAddr] {

@@ -232,7 +232,7 @@ fn a_peer_that_reads_nothing_is_left_at_last() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn no_bytes_at_all_make_a_relay_panic(seed: u64, bytes in proptest::collection::vec(any::<u8>(), 0..4_000)) {

@@ -7,6 +7,7 @@
     reason = "a test that looks in vain is to fail"
 )]
 
+mod chaos;
 mod circuits;
 mod hostile;
 mod links;
