@@ -5,10 +5,9 @@ use crate::netdoc::{BadDocument, Consensus};
 /// The `proto` line of our descriptor: exactly what is built (tor-spec, "Subprotocol versioning"). Whoever builds
 /// another one adds it here.
 ///
-/// Not built, so not in it: Conflux, DirCache, HSDir, HSIntro, HSRend, Padding, and Relay=5-6 (subprotocol requests and
-/// CGO). An authority lists a relay all the same: it puts the `proto` line into its vote and compares it with no list
+/// Not built, so not in it: Conflux, DirCache, HSDir, HSIntro, HSRend and Padding. An authority lists a relay all the same: it puts the `proto` line into its vote and compares it with no list
 /// (C tor, `dirvote.c`); only clients choose by it.
-pub const SPOKEN: &str = "Cons=1-2 Desc=1-4 FlowCtrl=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-4";
+pub const SPOKEN: &str = "Cons=1-2 Desc=1-4 FlowCtrl=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-6";
 
 /// What relays were required to speak when this was written, and we do not yet. C tor ends itself when it lacks a
 /// protocol that was required after its release date; this list is our release date. It may only become shorter.
