@@ -76,6 +76,21 @@ pub(super) fn a_restarted_operator_writes_nothing(demo: &Demo) -> Result<()> {
     await_yes("a new operator", PATIENCE, || {
         operator_pod(demo).is_ok_and(|new| new != old && is_ready(demo, &new))
     })?;
+    let holder = || {
+        let lease = [
+            "-n",
+            operator::NAMESPACE,
+            "get",
+            "lease",
+            operator::RELEASE,
+            "-o",
+            "jsonpath={.spec.holderIdentity}",
+        ];
+        demo.cluster.kubectl(lease).unwrap_or_default()
+    };
+    await_yes("the new operator to hold the Lease", PATIENCE, || {
+        operator_pod(demo).is_ok_and(|new| holder().contains(&new))
+    })?;
     // Nothing tells that nothing more will come: this is how long it may take to think of something.
     std::thread::sleep(Duration::from_secs(20));
     let text = fs::read(&audit)?;
