@@ -15,6 +15,9 @@ use crate::say;
 /// Names the file that says that a folder is ours to remove.
 const MARKER: &str = "owned-by-relayfleet-e2e";
 
+/// What stands in the marker before the state folder's path.
+const OWNER: &str = "Made by Relayfleet's e2e, removed by e2e/demo --down; state in ";
+
 /// The places of one machine.
 #[derive(Clone, Debug)]
 pub struct Places {
@@ -41,6 +44,7 @@ impl Places {
     /// # Errors
     /// A folder cannot be made, or is there, not empty and not ours.
     pub fn claim(&self) -> Result<()> {
+        self.check_owner()?;
         for folder in [&self.state, &self.run] {
             fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
             if folder.join(MARKER).exists() {
@@ -52,10 +56,30 @@ impl Places {
                     folder.display()
                 );
             }
-            fs::write(
-                folder.join(MARKER),
-                "Made by Relayfleet's e2e; `e2e/demo --down` removes it.\n",
+            write_whole(
+                &folder.join(MARKER),
+                format!("{OWNER}{}\n", self.state.display()).as_bytes(),
             )?;
+        }
+        Ok(())
+    }
+
+    /// One machine has room for one cluster: the sockets' folder must not belong to another state folder.
+    ///
+    /// # Errors
+    /// It does, and that folder is still there.
+    pub fn check_owner(&self) -> Result<()> {
+        let text = fs::read_to_string(self.run.join(MARKER)).unwrap_or_default();
+        let owner = text
+            .lines()
+            .find_map(|line| line.strip_prefix(OWNER))
+            .map(PathBuf::from);
+        if let Some(owner) = owner.filter(|owner| *owner != self.state && owner.join(MARKER).exists()) {
+            bail!(
+                "a cluster is on this machine already, with its state in {0}: use it, or take it away with \
+                 RELAYFLEET_STATE={0} e2e/demo --down",
+                owner.display()
+            );
         }
         Ok(())
     }
@@ -162,4 +186,52 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let new = path.with_extension("new");
     fs::write(&new, bytes).with_context(|| format!("cannot write {}", new.display()))?;
     fs::rename(&new, path).with_context(|| format!("cannot write {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn places(top: &Path, state: &str) -> Places {
+        Places {
+            state: top.join(state),
+            run: top.join("run"),
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_neither_used_nor_removed() {
+        let top = tempfile::tempdir().unwrap();
+        let places = places(top.path(), "state");
+        fs::create_dir_all(&places.state).unwrap();
+        fs::write(places.state.join("diary"), "dear").unwrap();
+
+        assert!(places.claim().unwrap_err().to_string().contains("not ours"));
+        places.remove().unwrap();
+        assert_eq!(fs::read_to_string(places.state.join("diary")).unwrap(), "dear");
+    }
+
+    #[test]
+    fn a_second_cluster_is_refused_until_the_first_is_gone() {
+        let top = tempfile::tempdir().unwrap();
+        let (first, second) = (places(top.path(), "one"), places(top.path(), "two"));
+        first.claim().unwrap();
+
+        assert!(second.claim().unwrap_err().to_string().contains("one"));
+        first.remove().unwrap();
+        second.claim().unwrap();
+        assert!(second.in_use() && !first.state.exists());
+    }
+
+    #[test]
+    fn a_removal_cut_short_is_finished_by_the_next() {
+        let top = tempfile::tempdir().unwrap();
+        let places = places(top.path(), "state");
+        places.claim().unwrap();
+        fs::remove_file(places.run.join(MARKER)).unwrap();
+
+        places.claim().unwrap();
+        places.remove().unwrap();
+        assert!(!places.state.exists() && !places.run.exists());
+    }
 }

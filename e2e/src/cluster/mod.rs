@@ -46,6 +46,7 @@ pub fn up(nodes: u8) -> Result<Cluster> {
     let places = Places::default();
     let programs = programs::ready()?;
     let _lock = places.lock()?;
+    places.check_owner()?;
     if let Some(cluster) = standing(&places)
         && cluster.programs == programs
     {
@@ -82,6 +83,7 @@ pub fn down() -> Result<()> {
     machine::root()?;
     let places = Places::default();
     let _lock = places.lock()?;
+    places.check_owner()?;
     down::remove(&places)
 }
 
