@@ -50,7 +50,9 @@ impl Places {
             if folder.join(MARKER).exists() {
                 continue;
             }
-            if fs::read_dir(folder)?.next().is_some() {
+            // A kill may have come before the marker had its name.
+            let unfinished = folder.join(MARKER).with_extension("new");
+            if fs::read_dir(folder)?.flatten().any(|entry| entry.path() != unfinished) {
                 bail!(
                     "{} is not empty and not ours (no {MARKER} in it): move it away",
                     folder.display()
