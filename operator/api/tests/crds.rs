@@ -1,5 +1,7 @@
 //! The definitions in the tree are what the Rust types say.
 
+#![allow(clippy::unwrap_used, clippy::indexing_slicing)] // helpers of tests are tests too
+
 #[test]
 fn the_crds_in_the_tree_are_those_of_the_types() {
     let root = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
@@ -12,5 +14,27 @@ fn the_crds_in_the_tree_are_those_of_the_types() {
                  commit what it writes"
             );
         }
+    }
+}
+
+/// `kubectl explain` has something to say at every field.
+#[test]
+fn every_field_is_described() {
+    use kube::CustomResourceExt as _;
+    let crd = serde_json::to_value(operator_api::Relay::crd()).unwrap();
+    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+    let mut silent = Vec::new();
+    for top in ["spec", "status"] {
+        collect_silent(&schema[top], top, &mut silent);
+    }
+    assert!(silent.is_empty(), "no description: {silent:?}");
+}
+
+fn collect_silent(schema: &serde_json::Value, path: &str, silent: &mut Vec<String>) {
+    if !schema["description"].is_string() {
+        silent.push(path.to_owned());
+    }
+    for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+        collect_silent(field, &format!("{path}.{name}"), silent);
     }
 }

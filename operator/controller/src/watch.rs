@@ -38,7 +38,8 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
     cluster.telemetry.count_relays_of(relays.store());
     let config_maps = scoped::<PartialObjectMeta<ConfigMap>>(&cluster.client, namespace);
     let by_network = relays_of_network(relays.store());
-    let backoff = Backoff::default();
+    let backoff = Arc::new(Backoff::default());
+    let failed = Arc::clone(&backoff);
     let rounds = watching::<Pod>(relays, &cluster.client, namespace);
     let rounds = watching::<Service>(rounds, &cluster.client, namespace);
     let rounds = watching::<PersistentVolumeClaim>(rounds, &cluster.client, namespace);
@@ -49,15 +50,16 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
         })
         .run(
             reconcile,
-            move |relay, error, _| backoff.after(&relay, error),
+            move |relay, error, _| failed.after(&relay, error),
             Arc::clone(&cluster),
         );
     rounds
-        .for_each(|round| async move {
+        .for_each(|round| {
             match round {
-                Ok((relay, _)) => debug!(relay = %relay.name, "round done"),
+                Ok((relay, _)) => backoff.forget(&relay),
                 Err(error) => warn!("{error}"),
             }
+            std::future::ready(())
         })
         .await;
 }
@@ -112,21 +114,25 @@ fn is_network_of(found: &PartialObjectMeta<ConfigMap>, relay: &GuardedRelay) -> 
 /// How often each Relay's round has failed in a row.
 #[derive(Default)]
 struct Backoff {
-    failures: Mutex<HashMap<Key, (u32, Option<std::time::Instant>)>>,
+    failures: Mutex<HashMap<ObjectRef<GuardedRelay>, u32>>,
 }
 
-type Key = ObjectRef<GuardedRelay>;
-
 impl Backoff {
-    /// Twice as long after each failure; a Relay that went well for as long as the longest wait begins anew.
+    /// Twice as long after each failure.
     fn after(&self, relay: &GuardedRelay, error: &RoundError) -> Action {
-        let now = std::time::Instant::now();
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        failures.retain(|_, (_, last)| last.is_some_and(|last| now - last <= 2 * BACKOFF_MAX));
-        let entry = failures.entry(ObjectRef::from_obj(relay)).or_default();
-        let wait = BACKOFF_FIRST.saturating_mul(1 << entry.0.min(9)).min(BACKOFF_MAX);
-        *entry = (entry.0 + 1, Some(now));
+        let failed = failures.entry(ObjectRef::from_obj(relay)).or_default();
+        let wait = BACKOFF_FIRST.saturating_mul(1 << (*failed).min(9)).min(BACKOFF_MAX);
+        *failed += 1;
         debug!(?wait, %error, "round failed");
         Action::requeue(wait)
+    }
+
+    /// It went well, or the Relay is gone.
+    fn forget(&self, relay: &ObjectRef<GuardedRelay>) {
+        self.failures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(relay);
     }
 }

@@ -15,7 +15,7 @@ pub(super) fn failed_keys(pod: &Pod) -> Option<Hurdle> {
     Some(Hurdle::standing(
         "KeysNotInPlace",
         format!(
-            "the keys could not be put into the volume: {report}. If the volume holds another relay's keys, see VolumeOfAnother in the operator's documentation"
+            "the keys could not be put into the volume: {report}. If they are the keys of an earlier relay whose data may go, delete the volume claim"
         ),
     ))
 }
