@@ -5,12 +5,19 @@
 //! knows no socket, clock, dice or file: time comes with each call, randomness as a seed at birth,
 //! public-key work goes out as a ticket and comes back as an input.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use relay_wire::relay_cells::EndReason;
+use relay_wire::stream::Answer;
+
 use crate::network::NetworkView;
 use crate::settings::{InitiatorCredentials, ResponderCredentials, Settings};
+
+mod streams;
+
+pub use streams::{BeginFlags, ClientAddress, Host, Question, Refusal, StreamBytes, StreamId, Target};
 
 /// The driver's name for one TLS session. The driver counts upwards and never names two sessions alike,
 /// so a late input about a closed channel finds nobody and is dropped.
@@ -81,6 +88,58 @@ pub enum Input<'a> {
     Timeout,
     /// The relay is about to stop: refuse new circuits and channels, let the open ones end.
     Retire,
+    /// The answer to [`Effect::OpenStream`] and [`Effect::OpenDirectory`]: the stream is open.
+    StreamConnected {
+        /// Which stream.
+        stream: StreamId,
+        /// The address that it goes to, and for how many seconds the client may remember it (after clipping). `None` for
+        /// directory streams: their CONNECTED is empty.
+        address: Option<(IpAddr, u32)>,
+    },
+    /// The other answer: there will be no stream. The driver forgets it with this; no [`Effect::CloseStream`] follows.
+    StreamRefused {
+        /// Which stream.
+        stream: StreamId,
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The answer to [`Effect::Resolve`]. The driver forgets the question with this.
+    StreamResolved {
+        /// Which question.
+        stream: StreamId,
+        /// What goes into RESOLVED, in this order, as far as it fits; an error is an answer too. The engine sets the TTL.
+        answers: &'a [Answer<'a>],
+    },
+    /// The destination has sent something, or ended its side. Said once, and again only after a
+    /// [`Input::StreamReceived`] whose `more` was false.
+    StreamReadable {
+        /// Which stream.
+        stream: StreamId,
+    },
+    /// The answer to [`Effect::ReadStream`]: at most as many bytes as it asked for.
+    StreamReceived {
+        /// Which stream.
+        stream: StreamId,
+        /// From the destination; perhaps none. More than was asked for ends the stream: they would have no place.
+        bytes: &'a [u8],
+        /// Whether there may be more to read at once. If not, `StreamReadable` comes first.
+        more: bool,
+    },
+    /// The destination can take this many more bytes now. The answer is in [`Outbox::written`].
+    StreamWritable {
+        /// Which stream.
+        stream: StreamId,
+        /// Bytes that it takes at most.
+        room_bytes_max: usize,
+    },
+    /// The destination has ended the stream, all that it sent before is read; or the stream broke. The client gets END; the
+    /// answer is [`Effect::CloseStream`], unless that has been said already.
+    StreamClosed {
+        /// Which stream.
+        stream: StreamId,
+        /// What END says: `Done` for an orderly end, `ConnReset`, `Timeout` and so on.
+        reason: EndReason,
+    },
 }
 
 /// What TLS and the socket know when a session comes up.
@@ -148,6 +207,53 @@ pub enum Effect {
     },
     /// Something that the process may log, count or act upon. Says nothing about any client.
     Report(Report),
+    /// Resolve where needed, check the exit policy for the address, connect; answer with `StreamConnected` or
+    /// `StreamRefused`. Only with [`StreamServices::exits`](crate::settings::StreamServices).
+    OpenStream {
+        /// The engine's name for it.
+        stream: StreamId,
+        /// Where to.
+        target: Target,
+    },
+    /// A stream to our own directory server, which speaks HTTP; answer with `StreamConnected` or `StreamRefused`. Only with
+    /// [`StreamServices::directory`](crate::settings::StreamServices).
+    OpenDirectory {
+        /// The engine's name for it.
+        stream: StreamId,
+        /// Who asks, for statistics and limits; only where the hop before us is a client.
+        asker: Option<ClientAddress>,
+    },
+    /// Ask the DNS; answer with `StreamResolved`. Only with [`StreamServices::exits`](crate::settings::StreamServices).
+    Resolve {
+        /// The engine's name for the question.
+        stream: StreamId,
+        /// What it is.
+        question: Question,
+    },
+    /// Read now up to so many bytes of what the destination has sent, and answer with one `StreamReceived`, even if it is
+    /// empty, or with `StreamClosed`. The room is kept free for the answer, so it is to come at once. While the engine does
+    /// not say this, the bytes stay where they are: that is how the destination is held back.
+    ReadStream {
+        /// Which stream.
+        stream: StreamId,
+        /// Bytes at most; a whole number of cells.
+        bytes_max: usize,
+    },
+    /// There is something for the destination: say `StreamWritable` as soon as it takes bytes. Said once until a
+    /// `StreamWritable` has emptied the queue.
+    StreamWantsWrite {
+        /// Which stream.
+        stream: StreamId,
+    },
+    /// The stream is over for the client. Write `rest` to the destination, as far as it takes it within some seconds, and
+    /// end it. A stream that is not connected yet is given up; a question need not be answered. The engine has forgotten
+    /// the name.
+    CloseStream {
+        /// Which stream.
+        stream: StreamId,
+        /// What the client had sent before its end; bounded like the queue that it comes from.
+        rest: StreamBytes,
+    },
 }
 
 /// One circuit handshake to be answered by public-key work.
@@ -200,6 +306,7 @@ pub struct Outbox {
     /// The answer to the last `Writable`: plain bytes for that session, never more than its room. Cells of circuits
     /// come whole; the link handshake's longer ones may be cut where the room ends. Empty means that nothing waits, or that
     /// not even a cell has room.
+    /// Also the answer to the last `StreamWritable`: bytes for that stream's destination.
     pub written: Vec<u8>,
 }
 
@@ -228,6 +335,12 @@ pub struct Tally {
     pub protocol_violations: u64,
     /// RELAY_DROP messages received.
     pub drop_cells: u64,
+    /// Streams open now or being opened, questions included.
+    pub streams_open: u64,
+    /// BEGIN, BEGIN_DIR and RESOLVE that were handed to the driver.
+    pub streams_begun: u64,
+    /// Messages for streams that are not there any more, or never were.
+    pub stray_stream_cells: u64,
 }
 
 /// The time as an input sees it: the steady clock for durations, the wall clock for certificates and documents.

@@ -18,6 +18,23 @@ pub struct Settings {
     pub onion_keys: Vec<OnionKey>,
     /// torrc `ExtendAllowPrivateAddresses`.
     pub extend_allow_private_addresses: bool,
+    /// What we do for streams that end here.
+    pub services: StreamServices,
+}
+
+/// Which streams may end here. By default none. The exit policy itself and the refusal of re-entry into the network are the
+/// process's: it knows what a name resolved to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct StreamServices {
+    /// Whether BEGIN and RESOLVE go out to the process at all. If not, they are answered as a relay without exit does.
+    pub exits: bool,
+    /// Whether BEGIN_DIR does: our directory server runs.
+    pub directory: bool,
+    /// Whether BEGIN from a relay that the consensus does not list is refused: torrc `RefuseUnknownExits`; `None` leaves it to
+    /// the consensus (`refuseunknownexits`, default 1).
+    pub refuse_unknown_exits: Option<bool>,
+    /// torrc `ServerDNSAllowNonRFC953Hostnames`: names may hold any printable character.
+    pub any_printable_name: bool,
 }
 
 /// One medium-term key that clients make circuits with.

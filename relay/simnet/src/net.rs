@@ -239,6 +239,12 @@ impl Net {
                     }
                 }
                 Effect::Report(report) => state.reports.push(report),
+                Effect::OpenStream { .. }
+                | Effect::OpenDirectory { .. }
+                | Effect::Resolve { .. }
+                | Effect::ReadStream { .. }
+                | Effect::StreamWantsWrite { .. }
+                | Effect::CloseStream { .. } => {}
             }
         }
     }

@@ -125,6 +125,7 @@ mod tests {
             advertised: vec!["192.0.2.1:9001".parse().unwrap(), "[2001:db8::1]:9001".parse().unwrap()],
             onion_keys: vec![],
             extend_allow_private_addresses: private,
+            services: crate::settings::StreamServices::default(),
         }
     }
 

@@ -123,6 +123,14 @@ impl Engine {
             Input::OnionAnswered { ticket, answer } => self.onion_answered(now, ticket, answer, outbox),
             Input::Timeout => self.timeout(now, outbox),
             Input::Retire => self.retiring = true,
+            // No stream is opened yet, so the driver can know none.
+            Input::StreamConnected { .. }
+            | Input::StreamRefused { .. }
+            | Input::StreamResolved { .. }
+            | Input::StreamReadable { .. }
+            | Input::StreamReceived { .. }
+            | Input::StreamWritable { .. }
+            | Input::StreamClosed { .. } => {}
         }
     }
 

@@ -12,10 +12,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
-use relay_engine::door::{AttemptId, ChannelFacts, ChannelId, Effect, Input, Now, Outbox, Report, Role};
+use relay_engine::door::{AttemptId, ChannelFacts, ChannelId, Effect, Input, Now, Outbox, Refusal, Report, Role};
 use relay_engine::network::NetworkView;
 use relay_engine::settings::Settings;
 use relay_engine::{Engine, Tally};
+use relay_wire::relay_cells::EndReason;
 use tokio::sync::mpsc;
 
 use super::mailbox::{Mailbox, Order};
@@ -260,6 +261,14 @@ impl Driver {
                 // Full or gone: the directory part lags behind or has ended; its news is not worth a wait.
                 let _ = self.start.reports.try_send(report);
             }
+            // Not asked for: our settings allow no streams yet.
+            Effect::OpenStream { stream, .. }
+            | Effect::OpenDirectory { stream, .. }
+            | Effect::Resolve { stream, .. } => {
+                let refusal = Refusal::Reason(EndReason::NotDirectory);
+                self.hand_over(Input::StreamRefused { stream, refusal });
+            }
+            Effect::ReadStream { .. } | Effect::StreamWantsWrite { .. } | Effect::CloseStream { .. } => {}
         }
     }
 

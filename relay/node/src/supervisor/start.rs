@@ -10,7 +10,7 @@ use mio::net::TcpListener;
 use rand::Rng;
 use relay_engine::door::Report;
 use relay_engine::network::NetworkView;
-use relay_engine::settings::{OnionKey, Settings};
+use relay_engine::settings::{OnionKey, Settings, StreamServices};
 use relay_formats::torrc::Torrc;
 use tokio::sync::{mpsc, watch};
 use x25519_dalek::PublicKey;
@@ -183,6 +183,7 @@ pub(super) fn settings(config: &Config, keys: &Keys) -> Settings {
         advertised: config.advertised.clone(),
         onion_keys: onion_keys.collect(),
         extend_allow_private_addresses: config.extend_allow_private_addresses,
+        services: StreamServices::default(),
     }
 }
 
