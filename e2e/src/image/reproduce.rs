@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, ensure};
 
 use super::archive::{Image, Made};
-use super::build::build_static_into;
+use super::build::{Programs, build_static, build_static_into};
 use super::catalog::{Kind, ours};
 
 /// Builds the relay's, the operator's and pause's images twice, from two copies of the workspace's files in two
@@ -34,8 +34,8 @@ pub fn reproduce(workspace: &Path, scratch: &Path, tag: &str) -> anyhow::Result<
     Ok(first)
 }
 
-/// The images of our own programs, built from a copy of the workspace's files in this folder; what is there of an
-/// earlier build is used.
+/// The images of our own programs, built from a copy of the workspace's files in this folder, with other crates as
+/// they were built for any checkout: minutes less than [`reproduce`], which trusts nothing.
 ///
 /// # Errors
 /// When the build fails.
@@ -46,13 +46,17 @@ pub fn build_elsewhere(workspace: &Path, folder: &Path, tag: &str) -> anyhow::Re
     if copy.exists() {
         fs::remove_dir_all(&copy)?;
     }
-    once(workspace, &folder.canonicalize()?, tag)
+    copy_tracked(workspace, &copy)?;
+    images(&build_static(&copy)?, folder, tag)
 }
 
 fn once(workspace: &Path, folder: &Path, tag: &str) -> anyhow::Result<Vec<Made>> {
     let copy = folder.join("source");
     copy_tracked(workspace, &copy)?;
-    let programs = build_static_into(&copy, &folder.join("target"))?;
+    images(&build_static_into(&copy, &folder.join("target"))?, folder, tag)
+}
+
+fn images(programs: &Programs, folder: &Path, tag: &str) -> anyhow::Result<Vec<Made>> {
     [
         (Kind::Relay, &programs.relay),
         (Kind::Operator, &programs.operator),

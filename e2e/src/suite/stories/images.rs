@@ -10,7 +10,6 @@ use crate::programs::{cache, repository, target};
 pub(super) fn same_digest_elsewhere(_: &Demo) -> Result<()> {
     let first = image::build_static(&repository())?;
     let first = image::make(&image::OURS, &first, &target().join("images/here"), image::VERSION)?;
-    // Kept, as what other crates cost need not be paid again.
     let second = image::build_elsewhere(&repository(), &cache().join("another/folder"), image::VERSION)?;
     for (one, other) in first.iter().zip(&second) {
         ensure!(
