@@ -1,7 +1,7 @@
 //! The layer that needs nothing but Rust.
 
-use super::cargo::{cargo, one, tests};
 use super::Tally;
+use super::cargo::{cargo, one, tests};
 
 /// Format, lints, then unit and simulation tests of every crate; among them the one that compares `crds/` with the
 /// types.
