@@ -43,7 +43,6 @@ impl Steered {
             );
         }
         steered.set("__LeaveStreamsUnattached", "1")?;
-        steered.set("__DisablePredictedCircuits", "1")?;
         if pin == Pin::Config {
             let names: Vec<String> = steered
                 .path

@@ -76,6 +76,9 @@ fn c_tor_only(torrc: &mut Torrc, state: &State, node: &Node) {
         .set("ProtocolWarnings", 1)
         .set("AvoidDiskWrites", 1)
         .set("PathsNeededToBuildCircuits", 0.67)
+        // Authorities and clients keep circuits ready for onion services; in so small a network they lead to a relay
+        // and back, which that relay counts as a violation of the protocol.
+        .set("__DisablePredictedCircuits", 1)
         // Ask the authorities, not caches that may not have it yet.
         .set("FetchDirInfoEarly", 1)
         .set("FetchDirInfoExtraEarly", 1);
