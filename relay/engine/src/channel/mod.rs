@@ -18,7 +18,7 @@ use crate::door::{AttemptId, ChannelId, Effect, Outbox};
 use crate::mux::{Pool, Round};
 use crate::slab::{Key, Slab};
 
-/// A handshake takes no longer (our own number; C tor gives it `TLS_HANDSHAKE_TIMEOUT`, 60 s, too).
+/// A handshake takes no longer (our own number).
 pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
 /// A peer hears from us at least so often (torrc `KeepalivePeriod`).
 pub(crate) const KEEPALIVE_PERIOD: Duration = Duration::from_secs(5 * 60);
@@ -248,9 +248,9 @@ impl Channel {
 
 /// Relays by identity: the channels that may serve them.
 #[derive(Default)]
-pub(crate) struct Directory(HashMap<relay_formats::fingerprint::RsaIdentity, Vec<Key>>);
+pub(crate) struct RelayLinks(HashMap<relay_formats::fingerprint::RsaIdentity, Vec<Key>>);
 
-impl Directory {
+impl RelayLinks {
     pub(crate) fn add(&mut self, peer: &ProvenPeer, channel: Key) {
         self.0.entry(peer.rsa()).or_default().push(channel);
     }

@@ -9,9 +9,9 @@ use crate::door::{OnionRequest, Ticket};
 use crate::network::Parameters;
 use crate::slab::Key;
 
-/// So many may wait whatever the estimate says (C tor `OQ_MIN_LEN`, as relay operators measured it: 50).
+/// So many may wait whatever the estimate says (C tor `have_room_for_onionskin`).
 const ALWAYS_WELCOME: usize = 50;
-/// Handshakes with the workers at once: 64 for each of two (C tor `MAX_IN_FLIGHT`-rule; it has two workers at least).
+/// Handshakes with the workers at once: 64 for each of two (C tor `cpuworker.c`, which has two workers at least).
 const IN_FLIGHT_MAX: usize = 128;
 
 struct Waiting {

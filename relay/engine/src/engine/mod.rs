@@ -16,7 +16,7 @@ use rand::{SeedableRng, rngs::StdRng};
 use relay_wire::relay_cells::DestroyReason;
 
 use self::extending::Attempts;
-use crate::channel::{Channel, Directory};
+use crate::channel::{Channel, RelayLinks};
 use crate::circuit::Circuit;
 use crate::circuit::onion_queue::OnionQueue;
 use crate::door::{ChannelId, Input, Now, Outbox, Tally};
@@ -36,7 +36,7 @@ pub struct Engine {
     network: Arc<NetworkView>,
     channels: Slab<Channel>,
     channel_keys: HashMap<ChannelId, Key>,
-    relays: Directory,
+    relays: RelayLinks,
     attempts: Attempts,
     circuits: Slab<Circuit>,
     pool: Pool,
@@ -86,7 +86,7 @@ impl Engine {
             network: Arc::default(),
             channels: Slab::new(),
             channel_keys: HashMap::new(),
-            relays: Directory::default(),
+            relays: RelayLinks::default(),
             attempts: Attempts::default(),
             circuits: Slab::new(),
             pool: Pool::new(),

@@ -520,3 +520,47 @@ fn a_retiring_relay_takes_no_new_circuits_and_keeps_the_old() {
     assert_eq!(events(&mut net), vec![destroyed(new, DestroyReason::Hibernating)]);
     echo(&mut net, old, 0, 1);
 }
+
+/// Clients learn a new onion key hours late; until then the old one must do (tor-spec, "onion-key-grace-period-days").
+#[test]
+fn the_onion_key_of_yesterday_serves_while_its_grace_lasts() {
+    use relay_engine::settings::{OnionKey, Settings};
+    use x25519_dalek::{PublicKey, StaticSecret};
+
+    let mut net = net(50);
+    let ours = &keys()[0].settings;
+    let key = |secret: &StaticSecret| OnionKey {
+        public: PublicKey::from(secret),
+        secret: secret.clone(),
+    };
+    let fresh = StaticSecret::from([9; 32]);
+    let settings = |onion_keys| {
+        let (rsa_identity, ed25519_identity) = (ours.rsa_identity, ours.ed25519_identity);
+        let advertised = ours.advertised.clone();
+        let extend_allow_private_addresses = false;
+        let services = ours.services.clone();
+        Settings {
+            rsa_identity,
+            ed25519_identity,
+            advertised,
+            onion_keys,
+            extend_allow_private_addresses,
+            services,
+        }
+    };
+    let old_and_new = settings(vec![key(&fresh), key(&ours.onion_keys[0].secret)]);
+    let new_hop = Hop {
+        onion_key: PublicKey::from(&fresh),
+        ..hop(0)
+    };
+    net.handle(0, relay_engine::Input::Settings(Arc::new(old_and_new)));
+    for relay in [hop(0), new_hop] {
+        let circuit = net.clients[0].create(&relay, Wish::NtorV3);
+        net.run();
+        assert_eq!(events(&mut net), vec![Event::Extended { circuit, hops: 1 }]);
+    }
+    net.handle(0, relay_engine::Input::Settings(Arc::new(settings(vec![key(&fresh)]))));
+    let circuit = net.clients[0].create(&hop(0), Wish::NtorV3);
+    net.run();
+    assert_eq!(events(&mut net), vec![destroyed(circuit, DestroyReason::TorProtocol)]);
+}
