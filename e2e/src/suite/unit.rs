@@ -1,6 +1,6 @@
 //! The layer that needs nothing but Rust.
 
-use super::Tally;
+use super::{Counts, Tally};
 use super::cargo::{cargo, one, tests};
 
 /// Format, lints, then unit and simulation tests of every crate; among them the one that compares `crds/` with the
