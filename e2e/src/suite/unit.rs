@@ -1,7 +1,7 @@
 //! The layer that needs nothing but Rust.
 
-use super::{Counts, Tally};
 use super::cargo::{cargo, one, tests};
+use super::{Counts, Tally};
 
 /// Format, lints, then unit and simulation tests of every crate; among them the one that compares `crds/` with the
 /// types.
