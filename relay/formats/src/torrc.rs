@@ -119,10 +119,11 @@ pub struct Torrc {
     pub tls_certificate_lifetime: Option<Duration>,
     /// `DirAuthority` lines; empty means the public network's.
     pub dir_authorities: Vec<DirAuthority>,
-    /// `DirCache`: answer directory requests.
-    pub dir_cache: bool,
     /// `Bandwidth*`, `RelayBandwidth*`, `MaxAdvertisedBandwidth`.
     pub bandwidth: Bandwidth,
+    /// `CountPrivateBandwidth`: peers in private networks are held to `bandwidth` too. 1 in a testing network unless told
+    /// otherwise.
+    pub count_private_bandwidth: bool,
     /// `MyFamily`, sorted, each once; our own fingerprint may be among them.
     pub my_family: Vec<RsaIdentity>,
     /// `FamilyId`.

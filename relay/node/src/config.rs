@@ -49,6 +49,8 @@ pub struct Config {
     pub testing_network: bool,
     /// torrc `AssumeReachable`: publish without a self-test.
     pub assume_reachable: bool,
+    /// torrc `AssumeReachableIPv6`; none asks `assume_reachable`.
+    pub assume_reachable_ipv6: Option<bool>,
     /// torrc `ExtendAllowPrivateAddresses`.
     pub extend_allow_private_addresses: bool,
     /// torrc `DirAuthority`. Never empty: the public network's authorities are not built in yet, so a torrc without any is
@@ -56,9 +58,11 @@ pub struct Config {
     pub authorities: Vec<DirAuthority>,
     /// torrc `PublishServerDescriptor`: whether we tell the authorities about ourselves.
     pub publish_server_descriptor: bool,
-    /// What the descriptor promises of our bandwidth.
+    /// What the descriptor promises of our bandwidth, and what the shards keep to.
     pub bandwidth: Bandwidth,
-    /// torrc `User`.
+    /// torrc `CountPrivateBandwidth`: peers in private networks are held to `bandwidth` too.
+    pub count_private_bandwidth: bool,
+    /// torrc `User`. It is the one that we run as, or there is no configuration.
     pub user: Option<String>,
     /// torrc `Log`.
     pub logs: Vec<LogLine>,
@@ -119,13 +123,15 @@ impl Config {
             },
             testing_network: torrc.testing_tor_network,
             assume_reachable: torrc.assume_reachable,
+            assume_reachable_ipv6: torrc.assume_reachable_ipv6,
             extend_allow_private_addresses: torrc.extend_allow_private_addresses,
-            user: torrc.user.clone(),
+            user: torrc.user.clone().map(right_user).transpose()?,
             logs: torrc.logs.clone(),
             my_family: torrc.my_family.clone(),
             authorities: authorities(&torrc.dir_authorities)?,
             publish_server_descriptor: torrc.publish_server_descriptor,
             bandwidth: torrc.bandwidth,
+            count_private_bandwidth: torrc.count_private_bandwidth,
         })
     }
 
@@ -183,10 +189,44 @@ fn home() -> Option<PathBuf> {
         .map(|home| home.join(".tor"))
 }
 
+/// C tor starts as root and becomes `User`. We never were root: this only sees to it that the owner's wish holds.
+fn right_user(wanted: String) -> Result<String, ConfigError> {
+    let accounts = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    if uid_of(&accounts, &wanted) == Some(rustix::process::getuid().as_raw()) {
+        return Ok(wanted);
+    }
+    let what = format!("User {wanted}: the relay does not change its user. Start it as {wanted}, or leave User out.");
+    Err(ConfigError::NotBuilt(what))
+}
+
+/// The number of an account in the text of a passwd(5) file.
+fn uid_of(accounts: &str, name: &str) -> Option<u32> {
+    let mut accounts = accounts.lines().map(|line| line.split(':'));
+    accounts.find_map(|mut fields| (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok())?)
+}
+
 fn authorities(lines: &[DirAuthority]) -> Result<Vec<DirAuthority>, ConfigError> {
     if lines.is_empty() {
         let what = "The public network's directory authorities are not built in yet: torrc needs DirAuthority lines.";
         return Err(ConfigError::NotBuilt(what.to_owned()));
     }
     Ok(lines.to_vec())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_known_by_its_whole_name() {
+        let accounts = "root:x:0:0:root:/root:/bin/sh\ntorn:x:7:7::/:\ntor:x:100:65533:tor:/var/lib/tor:\nodd:x\n";
+        let found = ["tor", "root", "odd", "to", ""].map(|name| uid_of(accounts, name));
+        assert_eq!(found, [Some(100), Some(0), None, None, None]);
+    }
+
+    #[test]
+    fn a_relay_that_should_run_as_somebody_else_does_not_start() {
+        let error = right_user("no such user".to_owned()).unwrap_err();
+        assert!(error.to_string().contains("does not change its user"), "{error}");
+    }
 }

@@ -11,6 +11,7 @@ pub mod link;
 pub mod link_keys;
 pub mod logging;
 pub mod netdoc;
+pub mod rate;
 pub mod reports;
 pub mod shards;
 pub mod startup;

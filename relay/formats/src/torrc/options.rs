@@ -76,7 +76,7 @@ const TABLE: &[(Fate, &str)] = &[
     (
         Fate::Honoured,
         "Address AddressDisableIPv6 AssumeReachable AssumeReachableIPv6 BandwidthBurst BandwidthRate CacheDirectory
-        ContactInfo DataDirectory DirAuthority DirCache ExitPolicy ExitRelay ExtendAllowPrivateAddresses FamilyId
+        ContactInfo CountPrivateBandwidth DataDirectory DirAuthority ExitPolicy ExitRelay ExtendAllowPrivateAddresses FamilyId
         FamilyKeyDirectory KeyDirectory Log MaxAdvertisedBandwidth MyFamily Nickname OfflineMasterKey ORPort
         OutboundBindAddress OutboundBindAddressOR PublishServerDescriptor RelayBandwidthBurst RelayBandwidthRate
         ShutdownWaitLength SigningKeyLifetime SSLKeyLifetime TestingTorNetwork User",
@@ -244,13 +244,21 @@ const TABLE: &[(Fate, &str)] = &[
     (
         TUNING,
         "CircuitPadding CircuitPriorityHalflife ConnectionPadding ConnLimit ConstrainedSockSize
-        CountPrivateBandwidth DisableOOSCheck HeartbeatPeriod KeepalivePeriod KISTSchedRunInterval
+        DisableOOSCheck HeartbeatPeriod KeepalivePeriod KISTSchedRunInterval
         KISTSockBufSizeFactor MaxConsensusAgeForDiffs MaxHSDirCacheBytes MaxOnionQueueDelay
         MaxUnparseableDescSizeToLog NumCPUs Schedulers TestingDirConnectionMaxStall TestingLinkCertLifetime
         TestingLinkKeySlop TestingMinTimeToReportBandwidth TestingServerConsensusDownloadInitialDelay
-        TestingServerDownloadInitialDelay TestingSigningKeySlop TokenBucketRefillInterval AvoidDiskWrites
+        TestingServerDownloadInitialDelay TestingSigningKeySlop AvoidDiskWrites
         DisableDebuggerAttachment KeepBindCapabilities __DisableSignalHandlers __ReloadTorrcOnSIGHUP
         FetchDirInfoEarly FetchDirInfoExtraEarly FetchServerDescriptors FetchUselessDescriptors",
+    ),
+    (
+        Fate::WithoutEffect("directory requests are not answered yet"),
+        "DirCache",
+    ),
+    (
+        Fate::WithoutEffect("the buckets are refilled every 100 milliseconds"),
+        "TokenBucketRefillInterval",
     ),
     (
         Fate::WithoutEffect("the log has a form of its own and never tells an address of a client"),

@@ -166,8 +166,8 @@ impl Reading {
                 .last("SSLKeyLifetime", values::interval)
                 .filter(|lifetime| !lifetime.is_zero()),
             dir_authorities: self.dir_authorities(testing),
-            dir_cache: self.switch("DirCache", true),
             bandwidth: self.bandwidth(),
+            count_private_bandwidth: self.switch("CountPrivateBandwidth", testing),
             my_family: self.my_family(),
             family_ids: self.family_ids(),
             offline_master_key: self.switch("OfflineMasterKey", false),

@@ -25,7 +25,7 @@ fn the_least_torrc_is_a_port() {
         (torrc.bandwidth.bytes_per_second_max, torrc.bandwidth.bytes_burst_max),
         (1 << 30, 1 << 30)
     );
-    assert!(torrc.publish_server_descriptor && torrc.dir_cache && !torrc.extend_allow_private_addresses);
+    assert!(torrc.publish_server_descriptor && !torrc.extend_allow_private_addresses);
     assert_eq!(torrc.family_ids, FamilyIds::Named(vec![]));
     assert_eq!(warnings(&torrc), Vec::<String>::new());
 }
@@ -215,7 +215,7 @@ fn a_testing_network_stays_by_itself() {
         "TestingTorNetwork 1\nDirAuthority a 127.0.0.1:1 {}",
         "AB".repeat(20)
     ));
-    assert!(torrc.extend_allow_private_addresses && torrc.assume_reachable);
+    assert!(torrc.extend_allow_private_addresses && torrc.assume_reachable && torrc.count_private_bandwidth);
 }
 
 #[test]

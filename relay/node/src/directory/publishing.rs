@@ -214,9 +214,20 @@ impl Publishing {
         }
     }
 
-    /// torrc `AssumeReachable`, or the consensus parameter of that name (param-spec, `assume-reachable`).
+    /// Whether no address of ours needs a test.
     fn assume_reachable(&self) -> bool {
+        self.assumes_by_default() && self.config.advertised.iter().all(|address| self.assumes(address))
+    }
+
+    /// torrc `AssumeReachable`, or the consensus parameter of that name (param-spec, `assume-reachable`).
+    fn assumes_by_default(&self) -> bool {
         self.config.assume_reachable || self.parameter("assume-reachable", 0) == 1
+    }
+
+    /// As before, but torrc `AssumeReachableIPv6` has the last word on an IPv6 address.
+    fn assumes(&self, address: &SocketAddr) -> bool {
+        let word = self.config.assume_reachable_ipv6.filter(|_| address.is_ipv6());
+        word.unwrap_or_else(|| self.assumes_by_default())
     }
 
     /// A consensus parameter that is 0 or 1.
@@ -227,6 +238,11 @@ impl Publishing {
     }
 
     async fn test_reachability(&mut self, now: SystemTime) {
+        for address in self.reachability.untested() {
+            if self.assumes(&address) {
+                self.reachability.assumed(address);
+            }
+        }
         if now >= self.try_reaching_at {
             self.try_reaching_at = now + reachability::TRY_EVERY;
             for address in self.reachability.untested() {

@@ -19,6 +19,7 @@ const COMPLAIN_EVERY: Duration = Duration::from_secs(20 * 60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Sign {
     Nothing,
+    Assumed,
     ConnectedFromHere,
     ReachedFromOutside,
 }
@@ -54,6 +55,11 @@ impl Reachability {
     /// A peer came to it and made a circuit. Whether that was news.
     pub fn reached(&mut self, address: SocketAddr) -> bool {
         self.learn(address, Sign::ReachedFromOutside)
+    }
+
+    /// torrc has the owner's word for it.
+    pub fn assumed(&mut self, address: SocketAddr) {
+        self.learn(address, Sign::Assumed);
     }
 
     /// Whether a descriptor may say these addresses: each has given a sign, and there is an IPv4 one, without which the

@@ -1,6 +1,6 @@
 //! The shard's round.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::io::ErrorKind;
 use std::mem;
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +23,7 @@ use super::mailbox::{Mailbox, Order};
 use crate::crypto_pool::CryptoPool;
 use crate::link::{self, Beginner, Incoming, Link, Stage};
 use crate::link_keys::LinkKeys;
+use crate::rate::{RateLimits, Way};
 use crate::tls::Session;
 use crate::traffic::Traffic;
 
@@ -58,6 +59,8 @@ pub struct ShardStart {
     pub outbound_bind: Vec<IpAddr>,
     /// Links that may be open at once, both directions.
     pub links_max: usize,
+    /// How fast all links together may be read and written.
+    pub rates: Arc<RateLimits>,
     /// The relay's settings.
     pub settings: Arc<Settings>,
     /// The newest consensus.
@@ -113,6 +116,27 @@ pub fn start(start: ShardStart) -> std::io::Result<(Mailbox, JoinHandle<()>)> {
     Ok((mailbox, thread))
 }
 
+/// Links that wait for the next refill, in the order in which they came, each once.
+#[derive(Default)]
+struct Dry {
+    order: Vec<ChannelId>,
+    names: HashSet<ChannelId>,
+}
+
+impl Dry {
+    fn add(&mut self, name: ChannelId) {
+        if self.names.insert(name) {
+            self.order.push(name);
+        }
+    }
+
+    /// All of them; nobody waits any more.
+    fn take(&mut self) -> Vec<ChannelId> {
+        self.names.clear();
+        mem::take(&mut self.order)
+    }
+}
+
 struct Driver {
     start: ShardStart,
     poll: Poll,
@@ -134,6 +158,11 @@ struct Driver {
     /// Listeners that may hold more connections, by number.
     to_accept: Vec<usize>,
     accept_again: Option<Duration>,
+    /// Links that found an empty bucket, by what they wanted of it.
+    dry_reads: Dry,
+    dry_writes: Dry,
+    /// When they may try again; none while nobody waits.
+    refill_at: Option<Duration>,
     retiring: bool,
     quiet_said: bool,
     stopping: bool,
@@ -160,6 +189,9 @@ impl Driver {
             to_read: Vec::new(),
             to_accept: Vec::new(),
             accept_again: None,
+            dry_reads: Dry::default(),
+            dry_writes: Dry::default(),
+            refill_at: None,
             retiring: false,
             quiet_said: false,
             stopping: false,
@@ -183,6 +215,7 @@ impl Driver {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 other => other?,
             }
+            self.end_drought();
             for link in mem::take(&mut self.to_read) {
                 self.on_readable(link);
             }
@@ -211,11 +244,40 @@ impl Driver {
             return Some(Duration::ZERO);
         }
         let ours = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let next = [self.engine.deadline(), ours, self.accept_again]
+        let next = [self.engine.deadline(), ours, self.accept_again, self.refill_at]
             .into_iter()
             .flatten()
             .min()?;
         Some(next.saturating_sub(self.now()))
+    }
+
+    // ---- torrc's bandwidth ----
+
+    /// Bytes that this link may move now. None: it has been put among those that wait.
+    fn share(&mut self, name: ChannelId, way: Way, bytes_max: usize) -> Option<usize> {
+        let (now, peer) = (Instant::now(), self.links.get(&name)?.peer.ip());
+        let share = self.start.rates.share(now, way, peer, bytes_max);
+        if share.is_none() {
+            match way {
+                Way::Read => self.dry_reads.add(name),
+                Way::Write => self.dry_writes.add(name),
+            }
+            let refill = self.start.rates.next_refill(now);
+            self.refill_at = Some(refill.saturating_duration_since(self.born));
+        }
+        share
+    }
+
+    /// After a refill those who waited have their turn before all others, in their order.
+    fn end_drought(&mut self) {
+        if self.refill_at.is_none_or(|refill| refill > self.now()) {
+            return;
+        }
+        self.refill_at = None;
+        let waited = self.dry_reads.take();
+        self.to_read.splice(0..0, waited);
+        let waited = self.dry_writes.take();
+        self.to_write.splice(0..0, waited);
     }
 
     // ---- the engine's door ----
@@ -446,10 +508,15 @@ impl Driver {
         if link.stage == Stage::Connecting {
             return;
         }
+        let Some(share) = self.share(name, Way::Read, READ_BYTES_MAX) else {
+            return;
+        };
+        let Some(link) = self.links.get_mut(&name) else { return };
         let held = link.session.unfinished(&mut self.cipher);
-        let room = self.cipher.get_mut(held..held + READ_BYTES_MAX).unwrap_or_default();
+        let room = self.cipher.get_mut(held..held + share).unwrap_or_default();
         let length = match link.read(room) {
             Ok(Incoming::Bytes(length, more)) => {
+                self.start.rates.take(Instant::now(), Way::Read, link.peer.ip(), length);
                 if more {
                     self.to_read.push(name);
                 }
@@ -468,6 +535,10 @@ impl Driver {
         let cipher = self.cipher.get_mut(..length).unwrap_or_default();
         let progress = link.session.receive(cipher, &mut plain, &mut sealed);
         let written = if sealed.is_empty() { Ok(()) } else { link.write(&sealed) };
+        let answered = sealed.len();
+        self.start
+            .rates
+            .take(Instant::now(), Way::Write, link.peer.ip(), answered);
         let just_up = link.stage == Stage::Handshaking && progress.as_ref().is_ok_and(|progress| progress.established);
         if just_up {
             self.raise(name);
@@ -541,7 +612,10 @@ impl Driver {
             if link.stage != Stage::Open || !link.wants {
                 return;
             }
-            if !self.pull(name) {
+            let Some(share) = self.share(name, Way::Write, WRITE_BYTES_MAX) else {
+                return;
+            };
+            if !self.pull(name, share) {
                 return;
             }
         }
@@ -549,11 +623,11 @@ impl Driver {
     }
 
     /// Takes one batch from the engine onto the socket; `false` when the engine has no more for this link.
-    fn pull(&mut self, name: ChannelId) -> bool {
+    fn pull(&mut self, name: ChannelId, room_bytes_max: usize) -> bool {
         self.outbox.written.clear();
         self.hand_over(Input::Writable {
             channel: name,
-            room_bytes_max: WRITE_BYTES_MAX,
+            room_bytes_max,
         });
         let plain = mem::take(&mut self.outbox.written);
         let more = !plain.is_empty();
@@ -563,6 +637,8 @@ impl Driver {
             if more {
                 self.sealed.clear();
                 ok = link.session.seal(&plain, &mut self.sealed).is_ok() && link.write(&self.sealed).is_ok();
+                let (now, bytes) = (Instant::now(), self.sealed.len());
+                self.start.rates.take(now, Way::Write, link.peer.ip(), bytes);
             }
         }
         self.outbox.written = plain;
@@ -598,6 +674,8 @@ impl Driver {
             if link.session.seal(&self.outbox.written, &mut self.sealed).is_err() || link.write(&self.sealed).is_err() {
                 break;
             }
+            let (now, bytes) = (Instant::now(), self.sealed.len());
+            self.start.rates.take(now, Way::Write, link.peer.ip(), bytes);
         }
         let deadline = self.now() + CLOSING_TIME_MAX;
         if let Some(link) = self.links.get_mut(&name) {

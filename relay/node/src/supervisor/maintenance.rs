@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use super::start::{Relay, settings};
+use super::start::{Relay, limits_of, settings};
 use crate::cli::CommandLine;
 use crate::config::Config;
 use crate::keys::{self, Keys, KeysError};
@@ -95,6 +95,7 @@ pub(super) fn reload(line: &CommandLine, relay: &mut Relay) {
         tracing::warn!("{error}. Going on with the old log.");
     }
     relay.config.send_replace(Arc::new(held.with_changes_of(next)));
+    relay.rates.change(Instant::now(), limits_of(&relay.config.borrow()));
     tell_settings(relay);
     if look_after_keys(relay).is_err() {
         tracing::warn!("The relay will stop for want of a signing key.");

@@ -25,6 +25,7 @@ use crate::limits;
 use crate::link;
 use crate::link_keys::{LinkKeys, LinkKeysError};
 use crate::logging::LogHandle;
+use crate::rate::{Limits, RateLimits};
 use crate::reports;
 use crate::shards::{self, Mailbox, Order, ShardStart};
 use crate::startup::{self, StartError};
@@ -41,6 +42,8 @@ pub(super) struct Relay {
     pub(super) shards: Vec<Mailbox>,
     /// When the link keys were made.
     pub(super) link_keys_made: Instant,
+    /// How fast the links of all shards may be read and written.
+    pub(super) rates: Arc<RateLimits>,
     pub(super) log: LogHandle,
     /// The port of each ORPort line, `auto` resolved.
     pub(super) ports: Vec<u16>,
@@ -91,6 +94,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
     let network = watch::Sender::new(Arc::new(NetworkView::default()));
     let (report, reports) = mpsc::channel(REPORTS_WAITING_MAX);
     let traffic = Arc::new(Traffic::default());
+    let rates = Arc::new(RateLimits::new(Instant::now(), limits_of(&config)));
     let shard = {
         let tell = tell.clone();
         ShardStart {
@@ -99,6 +103,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
             listeners,
             outbound_bind: config.outbound_bind.clone(),
             links_max,
+            rates: Arc::clone(&rates),
             settings: Arc::new(settings(&config, &keys)),
             network: Arc::clone(&network.borrow()),
             link_keys,
@@ -115,6 +120,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
         shutdown: watch::Sender::new(false),
         shards: vec![mailbox],
         link_keys_made: Instant::now(),
+        rates,
         log,
         ports,
         _lock: lock,
@@ -184,6 +190,14 @@ pub(super) fn settings(config: &Config, keys: &Keys) -> Settings {
         onion_keys: onion_keys.collect(),
         extend_allow_private_addresses: config.extend_allow_private_addresses,
         services: StreamServices::default(),
+    }
+}
+
+/// What torrc says of bandwidth.
+pub(super) fn limits_of(config: &Config) -> Limits {
+    Limits {
+        bandwidth: config.bandwidth,
+        count_private: config.count_private_bandwidth,
     }
 }
 
