@@ -5,6 +5,8 @@ pub mod config;
 pub mod crypto_pool;
 pub mod dircache;
 pub mod directory;
+pub mod dns;
+pub mod exits;
 pub mod keys;
 pub mod limits;
 pub mod link;

@@ -1,0 +1,9 @@
+//! What an exit remembers of the DNS, and for how long. Pure; the resolver itself is not joined yet.
+//!
+//! A name is nobody's business: nothing in here has a `Debug` that tells one.
+
+mod cache;
+mod lifetime;
+
+pub use cache::{Asked, Cache, Found, Key, Outcome};
+pub use lifetime::{LIFETIME_MAX, client_ttl_seconds};
