@@ -22,7 +22,8 @@ pub(crate) fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<(
         LogFormat::Text => builder
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
             .try_init(),
-        LogFormat::Json => builder.json().try_init(),
+        // Our lines say which Relay they are about; kube's spans would say it twice more.
+        LogFormat::Json => builder.json().with_current_span(false).with_span_list(false).try_init(),
     };
     started.map_err(|error| anyhow::anyhow!("cannot start logging: {error}"))
 }
