@@ -218,9 +218,15 @@ impl Network {
                 if fits(&listed) && (node.role != Role::Client || is_equipped(&mut control, &listed)?) {
                     break;
                 }
-                // Without a nudge tor waits for its own time to fetch the next consensus.
-                if node.role != Role::Client && asked.is_none_or(|asked| asked.elapsed() > Duration::from_secs(1)) {
-                    control.command("SIGNAL RELOAD")?;
+                if asked.is_none_or(|asked| asked.elapsed() > Duration::from_secs(1)) {
+                    // Without a nudge tor waits for its own time to fetch the next consensus, and a client that was
+                    // idle for an hour fetches no descriptors at all until someone asks something of it.
+                    let nudge = if node.role == Role::Client {
+                        "RESOLVE awake.invalid"
+                    } else {
+                        "SIGNAL RELOAD"
+                    };
+                    control.command(nudge)?;
                     asked = Some(Instant::now());
                 }
                 wait.look_again(&format!("{} to know the relays", node.name))?;
