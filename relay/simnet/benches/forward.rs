@@ -11,7 +11,7 @@
 use std::hint::black_box;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use relay_engine::{Effect, Input, Outbox};
 use relay_simnet::client::{Client, Wish};
@@ -67,7 +67,7 @@ fn forward(keys: &[Arc<Keys>], wish: Wish, circuits: usize, seed: u64) -> Durati
     let now = net.now();
     let engine = &mut net.relays[0].engine;
     let mut outbox = Outbox::default();
-    let began = Instant::now();
+    let began = time_on_cpu();
     for read in bytes.chunks_mut(READ_BYTES) {
         engine.handle(
             now,
@@ -98,8 +98,19 @@ fn forward(keys: &[Arc<Keys>], wish: Wish, circuits: usize, seed: u64) -> Durati
             }
         }
     }
-    let took = began.elapsed();
+    let took = time_on_cpu() - began;
     assert_eq!(engine.cells_waiting(), 0);
     assert!(engine.tally().cells_relayed as usize >= CELLS);
     took
+}
+
+/// Nanoseconds that this thread has run: a machine that is busy with other things does not spoil it.
+fn time_on_cpu() -> Duration {
+    let text = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    let nanoseconds = text
+        .split(' ')
+        .next()
+        .and_then(|field| field.parse().ok())
+        .expect("a number");
+    Duration::from_nanos(nanoseconds)
 }
