@@ -46,6 +46,8 @@ pub fn torrc_text(relay: &Relay, accepted: &Accepted) -> String {
     line("ExitRelay", &0);
     line("ExitPolicy", &"reject *:*");
     if let Some(rates) = accepted.bandwidth {
+        // Where a Service rewrites source addresses every client looks private, and an uncounted rate would bind nobody.
+        line("CountPrivateBandwidth", &1);
         line("RelayBandwidthRate", &format_args!("{} bytes", rates.rate));
         line("RelayBandwidthBurst", &format_args!("{} bytes", rates.burst));
         if let Some(most) = rates.max_advertised {

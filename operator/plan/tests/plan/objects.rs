@@ -34,6 +34,7 @@ fn the_torrc_says_what_the_spec_says() {
          ShutdownWaitLength 20 seconds\n\
          ExitRelay 0\n\
          ExitPolicy reject *:*\n\
+         CountPrivateBandwidth 1\n\
          RelayBandwidthRate 10485760 bytes\n\
          RelayBandwidthBurst 12500000 bytes\n\
          MaxAdvertisedBandwidth 5000000 bytes\n"

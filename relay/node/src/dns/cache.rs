@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::lifetime::LIFETIME_MAX;
 
-/// Questions under way at once. Each holds a place in the resolver for some seconds; C tor lets libevent have 1,024.
+/// Questions under way at once. Each holds a place in the resolver for some seconds; our own choice.
 const PENDING_MAX: usize = 1_024;
 /// Streams that may wait for one answer.
 const WAITING_MAX: usize = 1_024;
