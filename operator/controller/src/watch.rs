@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures::StreamExt as _;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
-use kube::core::{DeserializeGuard, PartialObjectMeta};
-use kube::runtime::controller::{Action, Config, Controller};
+use kube::core::{DeserializeGuard, DynamicObject, PartialObjectMeta};
+use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt as _};
@@ -56,7 +56,9 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
     rounds
         .for_each(|round| {
             match round {
-                Ok((relay, _)) => backoff.forget(&relay),
+                Ok((relay, _)) => backoff.forget(&relay.erase()),
+                // Deleted; what it left behind still wakes rounds while it goes.
+                Err(controller::Error::ObjectNotFound(relay)) => backoff.forget(&relay),
                 Err(error) => warn!("{error}"),
             }
             std::future::ready(())
@@ -114,14 +116,14 @@ fn is_network_of(found: &PartialObjectMeta<ConfigMap>, relay: &GuardedRelay) -> 
 /// How often each Relay's round has failed in a row.
 #[derive(Default)]
 struct Backoff {
-    failures: Mutex<HashMap<ObjectRef<GuardedRelay>, u32>>,
+    failures: Mutex<HashMap<ObjectRef<DynamicObject>, u32>>,
 }
 
 impl Backoff {
     /// Twice as long after each failure.
     fn after(&self, relay: &GuardedRelay, error: &RoundError) -> Action {
         let mut failures = self.failures.lock().unwrap_or_else(PoisonError::into_inner);
-        let failed = failures.entry(ObjectRef::from_obj(relay)).or_default();
+        let failed = failures.entry(ObjectRef::from_obj(relay).erase()).or_default();
         let wait = BACKOFF_FIRST.saturating_mul(1 << (*failed).min(9)).min(BACKOFF_MAX);
         *failed += 1;
         debug!(?wait, %error, "round failed");
@@ -129,7 +131,7 @@ impl Backoff {
     }
 
     /// It went well, or the Relay is gone.
-    fn forget(&self, relay: &ObjectRef<GuardedRelay>) {
+    fn forget(&self, relay: &ObjectRef<DynamicObject>) {
         self.failures
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
