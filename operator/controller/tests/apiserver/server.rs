@@ -12,7 +12,7 @@ use relay_formats::rsa_key::RsaSecret;
 use serde_json::Value;
 
 /// What a machine that is busy with other tests may need.
-const PATIENCE: Duration = Duration::from_secs(90);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// The operator's ServiceAccount, as the chart makes it.
 pub(crate) const OPERATOR: &str = "system:serviceaccount:relayfleet-system:relayfleet";
