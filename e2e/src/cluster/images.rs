@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use super::node::Node;
 use crate::command::output;
-use crate::state::Places;
+use crate::state::{Places, write_whole};
 use crate::{image, programs};
 
 /// The image that holds a pod's namespaces open.
@@ -33,19 +33,23 @@ fn folder(places: &Places) -> PathBuf {
     places.state.join("images")
 }
 
-/// Copies an archive to where later nodes find it.
+/// Whether every node has exactly this archive already.
+pub fn is_kept(places: &Places, archive: &Path) -> bool {
+    let Some(name) = archive.file_name() else { return false };
+    let same_size = |one: &Path, other: &Path| Some(fs::metadata(one).ok()?.len() == fs::metadata(other).ok()?.len());
+    let kept = folder(places).join(name);
+    same_size(&kept, archive).unwrap_or(false) && fs::read(&kept).ok() == fs::read(archive).ok()
+}
+
+/// Copies an archive to where later nodes find it, once those that are there have it.
 ///
 /// # Errors
 /// It cannot be read, or there is no space.
-pub fn keep(places: &Places, archive: &Path) -> Result<PathBuf> {
-    let folder = folder(places);
-    fs::create_dir_all(&folder)?;
-    let name = archive.file_name().context("an archive needs a file name")?;
-    let kept = folder.join(name);
-    if kept != archive {
-        fs::copy(archive, &kept).with_context(|| format!("cannot copy {}", archive.display()))?;
-    }
-    Ok(kept)
+pub fn keep(places: &Places, archive: &Path) -> Result<()> {
+    fs::create_dir_all(folder(places))?;
+    let kept = folder(places).join(archive.file_name().context("an archive needs a file name")?);
+    let bytes = fs::read(archive).with_context(|| format!("cannot read {}", archive.display()))?;
+    write_whole(&kept, &bytes)
 }
 
 /// The archives that every node gets.

@@ -12,7 +12,7 @@ pub mod pki;
 pub mod storage;
 
 use std::ffi::OsStr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
@@ -199,11 +199,14 @@ impl Cluster {
     /// An archive cannot be read or is refused.
     pub fn import(&self, archives: &[PathBuf]) -> Result<()> {
         let _lock = self.places.lock()?;
-        for archive in archives {
-            let kept = images::keep(&self.places, Path::new(archive))?;
+        for archive in archives
+            .iter()
+            .filter(|archive| !images::is_kept(&self.places, archive))
+        {
             for number in 1..=self.nodes {
-                images::import_into(&self.node(number), &kept)?;
+                images::import_into(&self.node(number), archive)?;
             }
+            images::keep(&self.places, archive)?;
         }
         Ok(())
     }

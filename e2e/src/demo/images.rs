@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
 use crate::image::{self, Kind, Made, Programs};
-use crate::{programs, say};
+use crate::programs::{repository, target};
+use crate::say;
 
 /// Images that a cluster can be given.
 pub struct Images {
@@ -20,26 +21,32 @@ pub struct Images {
     pub made: Vec<Made>,
 }
 
-/// Builds our programs, statically, and puts them into images. With `RELAYFLEET_PROGRAMS`, a folder with `relay`,
-/// `operator` and `pause` that were linked statically elsewhere, nothing is built.
+/// Our programs, built statically if anything changed. With `RELAYFLEET_PROGRAMS`, a folder with `relay`, `operator`
+/// and `pause` that were linked statically elsewhere, nothing is built.
+///
+/// # Errors
+/// Cargo fails.
+pub fn programs() -> Result<Programs> {
+    if let Some(folder) = std::env::var_os("RELAYFLEET_PROGRAMS") {
+        return Ok(Programs::in_folder(Path::new(&folder)));
+    }
+    say::step("building relay and operator as static programs (cargo, release)");
+    image::build_static(&repository())
+}
+
+/// Puts our programs into images.
 ///
 /// # Errors
 /// Cargo fails, or a Debian package is missing.
 pub fn ready() -> Result<Images> {
-    let built = match std::env::var_os("RELAYFLEET_PROGRAMS") {
-        Some(folder) => Programs::in_folder(Path::new(&folder)),
-        None => {
-            say::step("building relay and operator as static programs (cargo, release)");
-            image::build_static(&programs::repository())?
-        }
-    };
+    let built = programs()?;
     let mut hash = Sha256::new();
     for program in [&built.relay, &built.operator] {
         hash.update(fs::read(program).with_context(|| format!("cannot read {}", program.display()))?);
     }
     let contents: String = hex::encode(hash.finalize()).chars().take(10).collect();
     let tag = format!("{}-{contents}", image::VERSION);
-    let folder = programs::target().join("images");
+    let folder = target().join("images");
     let mut made = image::make(&[Kind::Relay, Kind::Operator, Kind::Tor], &built, &folder, &tag)?;
     made.extend(image::make_pause_and_busybox(&built.pause, &folder, image::VERSION)?);
     let archives = made.iter().map(|one| one.archive.clone()).collect();

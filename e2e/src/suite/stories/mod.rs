@@ -7,9 +7,9 @@ mod images;
 use anyhow::{Context, Result};
 
 use super::{Counts, Tally};
-use crate::demo::{Demo, down};
+use crate::demo::{Demo, down, images as demo_images};
 use crate::story::slot::{self, Slotted};
-use crate::{cluster, image, machine, programs, say, snapshot};
+use crate::{cluster, machine, say, snapshot};
 
 type Story = fn(&Demo) -> Result<()>;
 
@@ -105,7 +105,7 @@ fn on_the_demo(tally: &mut Tally, wanted: impl Fn(&str) -> bool) {
 }
 
 fn our_relay_as_a_slot() -> Result<()> {
-    let relay = image::build_static(&programs::repository())?.relay;
+    let relay = demo_images::programs()?.relay;
     slot::tell(&Slotted {
         relay: relay.display().to_string(),
         times: 10,
