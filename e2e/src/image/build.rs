@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, bail, ensure};
 
-use super::elf;
+use super::{elf, shared};
 
 /// Where the static programs lie after a build.
 #[derive(Debug, Clone)]
@@ -33,8 +33,8 @@ impl Programs {
 }
 
 /// Builds `relay`, `operator` and `pause` from the workspace: release, static, the same bytes wherever it is checked
-/// out. They go to `static` and `pause` in a folder of the cache, one for each compiler, so that a fresh clone builds
-/// nothing but our own crates. Cargo's own progress goes to stderr.
+/// out. What other crates cost is paid once for each compiler, in a folder of the cache that all checkouts share; the
+/// programs themselves come to `target/programs` of this one. Cargo's own progress goes to stderr.
 ///
 /// # Errors
 /// When cargo or rustc are missing, the build fails, or a program came out with a need for shared libraries.
@@ -53,7 +53,8 @@ pub fn build_pause(workspace: &Path) -> anyhow::Result<PathBuf> {
     build_pause_into(&workspace, &target)
 }
 
-/// The workspace's root and the target folder that all checkouts share. A build for one compiler is of no use to another.
+/// The workspace's root and the target folder that all checkouts share. A build for one compiler is of no use to
+/// another.
 fn whereabouts(workspace: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
     let workspace = workspace
         .canonicalize()
@@ -67,41 +68,56 @@ fn whereabouts(workspace: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
 /// # Errors
 /// As [`build_static`].
 pub(crate) fn build_static_into(workspace: &Path, target: &Path) -> anyhow::Result<Programs> {
-    let folder = build_packages(
-        workspace,
-        &target.join("static"),
-        &["relay-node", "operator-controller"],
-    )?;
-    let programs = Programs {
-        // Never together with the others: what they ask of shared crates would change its bytes.
-        pause: build_pause_into(workspace, target)?,
-        ..Programs::in_folder(&folder)
-    };
-    for program in [&programs.relay, &programs.operator] {
-        ensure_static(program)?;
-        ensure_homeless(program, workspace)?;
-    }
-    Ok(programs)
+    let packages = ["relay-node", "operator-controller"];
+    let folder = build(workspace, &target.join("static"), &packages, &["relay", "operator"])?;
+    // Never together with the others: what they ask of shared crates would change its bytes.
+    build_pause_into(workspace, target)?;
+    Ok(Programs::in_folder(&folder))
 }
 
 fn build_pause_into(workspace: &Path, target: &Path) -> anyhow::Result<PathBuf> {
-    let pause = build_packages(workspace, &target.join("pause"), &["pause"])?.join("pause");
-    ensure_static(&pause)?;
-    Ok(pause)
+    Ok(build(workspace, &target.join("pause"), &["pause"], &["pause"])?.join("pause"))
 }
 
-/// Builds the programs of these packages and gives the folder in which they lie.
-fn build_packages(workspace: &Path, target: &Path, packages: &[&str]) -> anyhow::Result<PathBuf> {
+/// Builds these packages, checks their programs and copies them into the checkout, whose folder it gives.
+fn build(workspace: &Path, target: &Path, packages: &[&str], programs: &[&str]) -> anyhow::Result<PathBuf> {
+    let ours = workspace.join("target/programs");
+    fs::create_dir_all(&ours).with_context(|| format!("cannot make {}", ours.display()))?;
     let toolchain = Toolchain::ask(workspace)?;
+    let flags = ["--release", "--target", &toolchain.host];
+    let _lock = shared::take_over(workspace, target, &flags)?;
+    build_packages(workspace, target, packages, &flags, &toolchain)?;
+    let built = target.join(&toolchain.host).join("release");
+    for program in programs {
+        let from = built.join(program);
+        ensure_static(&from)?;
+        ensure_homeless(&from, workspace)?;
+        // Not over the old one: it may be running.
+        let fresh = ours.join(format!("{program}.new"));
+        fs::copy(&from, &fresh)
+            .and_then(|_| fs::rename(&fresh, ours.join(program)))
+            .with_context(|| format!("cannot copy {} to {}", from.display(), ours.display()))?;
+    }
+    Ok(ours)
+}
+
+fn build_packages(
+    workspace: &Path,
+    target: &Path,
+    packages: &[&str],
+    flags: &[&str],
+    toolchain: &Toolchain,
+) -> anyhow::Result<()> {
     let mut build = Command::new(cargo());
     build
         .current_dir(workspace)
-        .args(["build", "--release", "--locked", "--target", &toolchain.host])
+        .args(["build", "--locked"])
+        .args(flags)
         .args(packages.iter().flat_map(|package| ["--package", package]))
         .arg("--bins")
         .arg("--target-dir")
         .arg(target)
-        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(&toolchain, target))
+        .env("CARGO_ENCODED_RUSTFLAGS", rust_flags(toolchain, target))
         .env("CFLAGS", c_flags(target))
         .env("CC_SHELL_ESCAPED_FLAGS", "1")
         .env("SOURCE_DATE_EPOCH", "0")
@@ -115,8 +131,7 @@ fn build_packages(workspace: &Path, target: &Path, packages: &[&str]) -> anyhow:
         status.success(),
         "cargo could not build the static programs ({status}); its messages stand above"
     );
-
-    Ok(target.join(&toolchain.host).join("release"))
+    Ok(())
 }
 
 /// Refuses a program that would not start in an image without libraries.
@@ -149,15 +164,15 @@ fn ensure_homeless(program: &Path, workspace: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-struct Toolchain {
-    host: String,
+pub(super) struct Toolchain {
+    pub(super) host: String,
     commit: String,
     sysroot: PathBuf,
 }
 
 impl Toolchain {
     /// Asked in the workspace, whose rust-toolchain.toml decides.
-    fn ask(workspace: &Path) -> anyhow::Result<Self> {
+    pub(super) fn ask(workspace: &Path) -> anyhow::Result<Self> {
         let about = answer(workspace, &["-vV"])?;
         let field = |name: &str| {
             about
@@ -188,7 +203,7 @@ fn answer(workspace: &Path, arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-fn cargo() -> OsString {
+pub(super) fn cargo() -> OsString {
     std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())
 }
 

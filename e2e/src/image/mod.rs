@@ -13,6 +13,7 @@ pub mod cli;
 mod elf;
 pub mod layer;
 mod reproduce;
+mod shared;
 
 pub use archive::{Image, Made};
 pub use build::{Programs, build_pause, build_static};
