@@ -20,3 +20,4 @@ pub mod startup;
 pub mod supervisor;
 pub mod tls;
 pub mod traffic;
+pub mod user;

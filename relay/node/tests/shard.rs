@@ -1,17 +1,22 @@
 //! A shard on real sockets, met by a stranger who speaks TLS but is not ours.
 
+// A test may end where something is not as it should be, in its helpers too.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, OnceLock};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use relay_engine::network::NetworkView;
-use relay_engine::settings::Settings;
+use relay_engine::settings::{Settings, StreamServices};
+use relay_formats::torrc::Bandwidth;
 use relay_node::crypto_pool::CryptoPool;
 use relay_node::keys::{FamilyChoice, KeyPlan, Keys, load_or_create};
 use relay_node::link;
 use relay_node::link_keys::LinkKeys;
+use relay_node::rate::{Limits, RateLimits};
 use relay_node::shards::{self, Mailbox, Order, ShardNews, ShardStart};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -47,22 +52,36 @@ fn shard(links_max: usize) -> Shard {
     let listener = link::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
     let address = listener.local_addr().unwrap();
     let (tell, news) = channel();
+    let plenty = 1 << 30;
+    let bandwidth = Bandwidth {
+        bytes_per_second_max: plenty,
+        bytes_burst_max: plenty,
+        relayed: None,
+        advertised_max: plenty,
+    };
+    let limits = Limits {
+        bandwidth,
+        count_private: true,
+    };
     let start = ShardStart {
         number: 0,
         seed: [7; 32],
         listeners: vec![listener],
         outbound_bind: Vec::new(),
         links_max,
+        rates: Arc::new(RateLimits::new(Instant::now(), limits)),
         settings: Arc::new(Settings {
             rsa_identity: keys().rsa_identity(),
             ed25519_identity: keys().ed25519_identity,
             advertised: vec![address],
             onion_keys: Vec::new(),
             extend_allow_private_addresses: true,
+            services: StreamServices::default(),
         }),
         network: Arc::new(NetworkView::default()),
         link_keys: Arc::new(LinkKeys::make(keys(), None, SystemTime::now()).unwrap()),
         pool: CryptoPool::start(1).unwrap(),
+        traffic: Arc::default(),
         reports: tokio::sync::mpsc::channel(1).0,
         on_news: Box::new(move |news| tell.send(news).unwrap()),
     };

@@ -30,6 +30,7 @@ use crate::reports;
 use crate::shards::{self, Mailbox, Order, ShardStart};
 use crate::startup::{self, StartError};
 use crate::traffic::Traffic;
+use crate::user::{self, UserError};
 
 /// Reports that may wait for the directory part.
 const REPORTS_WAITING_MAX: usize = 256;
@@ -65,6 +66,9 @@ pub(super) enum UpError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// Not the user that torrc wants.
+    #[error(transparent)]
+    User(#[from] UserError),
     /// No link keys.
     #[error("Error initializing keys: {0}")]
     LinkKeys(#[from] LinkKeysError),
@@ -74,11 +78,17 @@ pub(super) enum UpError {
 }
 
 pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpError> {
+    // First of all: as process 1 we would not hear a signal that comes while we start.
+    let (tell, news) = channel();
+    listen_for_signals(tell.clone())?;
     let (torrc, config) = startup::read_config(line)?;
     let log = startup::start_log(line, &torrc, &config)?;
     tracing::info!("{}", startup::version_text().trim_end());
     let links_max = limits::room_for_links();
     let (listeners, ports) = open_listeners(&torrc, &config)?;
+    if let Some(user) = &config.user {
+        user::become_user(user)?;
+    }
     let config = Arc::new(Config::new(&torrc, &ports).map_err(StartError::from)?);
     let (lock, keys) = startup::take_keys(&config)?;
     say_who_we_are(&config, &keys);
@@ -89,8 +99,6 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
         SystemTime::now(),
     )?);
 
-    let (tell, news) = channel();
-    listen_for_signals(tell.clone())?;
     let network = watch::Sender::new(Arc::new(NetworkView::default()));
     let (report, reports) = mpsc::channel(REPORTS_WAITING_MAX);
     let traffic = Arc::new(Traffic::default());
