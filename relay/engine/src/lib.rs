@@ -20,6 +20,7 @@ mod mux;
 pub mod network;
 pub mod settings;
 mod slab;
+mod stream;
 mod timers;
 
 pub use door::{Effect, Input, Now, Outbox, Tally};

@@ -196,6 +196,11 @@ impl Queue {
         true
     }
 
+    /// Cells that wait in it.
+    pub(crate) fn len(&self) -> usize {
+        self.length as usize
+    }
+
     /// Drops all cells.
     pub(crate) fn clear(&mut self, pool: &mut Pool) {
         while self.length > 0 {

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-use crate::door::AttemptId;
+use crate::door::{AttemptId, StreamId};
 use crate::slab::Key;
 
 /// Whom a timer wakes.
@@ -16,6 +16,8 @@ pub(crate) enum Alarm {
     Attempt(AttemptId),
     /// The oldest handshake that waits for its answer.
     OnionQueue,
+    /// A stream whose client told a rate.
+    Stream(StreamId),
 }
 
 /// All timers of a shard.

@@ -14,6 +14,7 @@ use relay_wire::cell::{BODY_BYTES, CircIdWidth, Command, Framed, frame, write_fi
 use relay_wire::channel_cells::{Netinfo, versions, write_versions};
 use relay_wire::create::{Create2, created2};
 use relay_wire::extend::Extend2;
+use relay_wire::flow_control::SendmeBody;
 use relay_wire::relay_cells::{Format, RelayCommand, RelayMessage};
 use shake::digest::XofReader;
 use x25519_dalek::{PublicKey, StaticSecret};
@@ -186,6 +187,15 @@ impl Begun {
 struct Circuit {
     hops: Vec<Layer>,
     begun: Option<Begun>,
+    acknowledging: Option<Acknowledging>,
+}
+
+/// What the client owes the last hop: SENDMEs.
+struct Acknowledging {
+    cells_per_sendme: u16,
+    cells: u16,
+    /// Without congestion control: per stream too.
+    streams: Option<HashMap<u16, u16>>,
 }
 
 /// A client with one link.
@@ -267,6 +277,7 @@ impl Client {
             Circuit {
                 hops: Vec::new(),
                 begun: Some(Begun::Fast(ours)),
+                acknowledging: None,
             },
         );
         self.cell(circuit, Command::CREATE_FAST, &ours);
@@ -288,6 +299,7 @@ impl Client {
             Circuit {
                 hops: Vec::new(),
                 begun: Some(begun),
+                acknowledging: None,
             },
         );
         self.cell(circuit, Command::CREATE2, &body);
@@ -352,6 +364,44 @@ impl Client {
     pub fn destroy(&mut self, circuit: u32) {
         if self.circuits.remove(&circuit).is_some() {
             self.cell(circuit, Command::DESTROY, &[0]);
+        }
+    }
+
+    /// From now on SENDMEs answer the DATA of the last hop: one a so many cells of the circuit, and without congestion
+    /// control one a 50 cells of a stream.
+    pub fn acknowledge(&mut self, circuit: u32, cells_per_sendme: u16, congestion_control: bool) {
+        if let Some(state) = self.circuits.get_mut(&circuit) {
+            state.acknowledging = Some(Acknowledging {
+                cells_per_sendme,
+                cells: 0,
+                streams: (!congestion_control).then(HashMap::new),
+            });
+        }
+    }
+
+    fn on_data(&mut self, circuit: u32, stream_id: u16, tag: &[u8]) {
+        let Some(state) = self.circuits.get_mut(&circuit) else {
+            return;
+        };
+        let Some(owed) = state.acknowledging.as_mut() else {
+            return;
+        };
+        let last = state.hops.len().saturating_sub(1);
+        owed.cells += 1;
+        let circuit_due = owed.cells == owed.cells_per_sendme;
+        if circuit_due {
+            owed.cells = 0;
+        }
+        let stream_due = owed.streams.as_mut().is_some_and(|streams| {
+            let cells = streams.entry(stream_id).or_default();
+            *cells = (*cells + 1) % 50;
+            *cells == 0
+        });
+        if circuit_due && let Some(body) = SendmeBody::v1(tag) {
+            self.send(circuit, last, Command::RELAY, RelayCommand::SENDME, 0, body.as_bytes());
+        }
+        if stream_due {
+            self.send(circuit, last, Command::RELAY, RelayCommand::SENDME, stream_id, &[]);
         }
     }
 
@@ -481,16 +531,16 @@ impl Client {
         };
         let command = Command::RELAY.0;
         let found = state.hops.iter_mut().enumerate().find_map(|(hop, layer)| {
-            let ours = match layer {
+            let tag = match layer {
                 Layer::Tor1(pair) => {
                     pair.1.crypt(&mut body);
-                    pair.1.recognise(&mut body).is_some()
+                    pair.1.recognise(&mut body).map(|tag| tag.to_vec())
                 }
-                Layer::Cgo(pair) => pair.1.receive(command, &mut body).is_some(),
+                Layer::Cgo(pair) => pair.1.receive(command, &mut body).map(|(_, tag)| tag.to_vec()),
             };
-            ours.then_some((hop, layer.format()))
+            tag.map(|tag| (hop, layer.format(), tag))
         });
-        let Some((hop, format)) = found else {
+        let Some((hop, format, tag)) = found else {
             self.events.push(Event::Nonsense("a cell of no hop"));
             return;
         };
@@ -499,13 +549,19 @@ impl Client {
                 Ok(reply) => self.hop_answered(circuit, reply),
                 Err(_) => self.events.push(Event::Nonsense("EXTENDED2")),
             },
-            Ok(message) => self.events.push(Event::Message {
-                circuit,
-                hop,
-                command: message.command,
-                stream_id: message.stream_id,
-                data: message.data.to_vec(),
-            }),
+            Ok(message) => {
+                self.events.push(Event::Message {
+                    circuit,
+                    hop,
+                    command: message.command,
+                    stream_id: message.stream_id,
+                    data: message.data.to_vec(),
+                });
+                if message.command == RelayCommand::DATA {
+                    let stream_id = message.stream_id;
+                    self.on_data(circuit, stream_id, &tag);
+                }
+            }
             Err(_) => self.events.push(Event::Nonsense("a relay message")),
         }
     }

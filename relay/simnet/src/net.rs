@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use relay_engine::crypto::onion;
-use relay_engine::door::{AttemptId, ChannelFacts, ChannelId, OnionRequest, Report, Role, Ticket};
+use relay_engine::door::{AttemptId, ChannelFacts, ChannelId, OnionRequest, Report, Role, StreamId, Ticket};
 use relay_engine::network::NetworkView;
+use relay_engine::settings::{OnionKey, Settings, StreamServices};
 use relay_engine::{Effect, Engine, Input, Now, Outbox};
 use sha2::{Digest, Sha256};
 
@@ -28,6 +29,8 @@ pub struct Relay {
     pub reports: Vec<Report>,
     /// Addresses that it wanted to connect to.
     pub connects: Vec<SocketAddr>,
+    /// What it wants done for streams.
+    pub streams: Vec<Effect>,
     outbox: Outbox,
     /// Off: answers of the workers wait until [`Net::work`].
     pub workers_run: bool,
@@ -130,6 +133,7 @@ impl Net {
                 keys,
                 reports: Vec::new(),
                 connects: Vec::new(),
+                streams: Vec::new(),
                 outbox: Outbox::default(),
                 workers_run: true,
                 work: Vec::new(),
@@ -239,14 +243,42 @@ impl Net {
                     }
                 }
                 Effect::Report(report) => state.reports.push(report),
-                Effect::OpenStream { .. }
+                effect @ (Effect::OpenStream { .. }
                 | Effect::OpenDirectory { .. }
                 | Effect::Resolve { .. }
                 | Effect::ReadStream { .. }
                 | Effect::StreamWantsWrite { .. }
-                | Effect::CloseStream { .. } => {}
+                | Effect::CloseStream { .. }) => state.streams.push(effect),
             }
         }
+    }
+
+    /// Says which streams may end at a relay.
+    pub fn serve(&mut self, relay: usize, services: StreamServices) {
+        let Some(state) = self.relays.get(relay) else { return };
+        let old = &state.keys.settings;
+        let onion_keys = old.onion_keys.iter().map(|key| OnionKey {
+            public: key.public,
+            secret: key.secret.clone(),
+        });
+        let settings = Settings {
+            rsa_identity: old.rsa_identity,
+            ed25519_identity: old.ed25519_identity,
+            advertised: old.advertised.clone(),
+            onion_keys: onion_keys.collect(),
+            extend_allow_private_addresses: old.extend_allow_private_addresses,
+            services,
+        };
+        self.handle(relay, Input::Settings(Arc::new(settings)));
+    }
+
+    /// Lets a stream's destination take bytes, and gives them.
+    pub fn drain(&mut self, relay: usize, stream: StreamId, room_bytes_max: usize) -> Vec<u8> {
+        self.handle(relay, Input::StreamWritable { stream, room_bytes_max });
+        let state = self.relays.get_mut(relay);
+        state
+            .map(|state| std::mem::take(&mut state.outbox.written))
+            .unwrap_or_default()
     }
 
     /// Lets the workers of a relay do what has piled up.

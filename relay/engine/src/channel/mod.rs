@@ -53,6 +53,8 @@ pub(crate) struct Channel {
     pub(crate) control: Vec<u8>,
     destroys: VecDeque<(u32, DestroyReason)>,
     pub(crate) round: Round<Seat>,
+    /// Circuits that end here and whose queues on this channel are too long to read more into; each once.
+    pub(crate) awaiting_queue: Vec<Key>,
     wants_write_said: bool,
     pub(crate) last_sent: Duration,
     /// When it last had a circuit.
@@ -93,6 +95,7 @@ impl Channel {
             control: Vec::new(),
             destroys: VecDeque::new(),
             round: Round::new(),
+            awaiting_queue: Vec::new(),
             wants_write_said: false,
             last_sent: now,
             last_needed: now,

@@ -1,7 +1,7 @@
-//! What a middle relay does with a message that is meant for it. Pure: says the deed, does none.
+//! What a relay does with a message that is meant for it. Pure: says the deed, does none.
 //!
-//! Exit streams, directory streams, onion-service duties and conflux are not built yet: such messages get the answer
-//! that the specification has for "not here".
+//! Streams are served where the settings say so. Onion-service duties and conflux are not built yet: such messages get
+//! the answer that the specification has for "not here".
 
 use std::net::IpAddr;
 
@@ -15,8 +15,12 @@ pub(crate) enum Deed<'a> {
     Ignore,
     /// A RELAY_DROP: counted, thrown away.
     Drop,
-    /// A DATA cell without a stream: counted for flow control, thrown away.
+    /// A DATA cell: counted for flow control whether its stream is there or not.
     Data,
+    /// BEGIN, BEGIN_DIR or RESOLVE that we serve.
+    Begin,
+    /// END, SENDME, XON or XOFF, where streams are served.
+    Stream,
     Extend(Extend2<'a>),
     Truncate,
     /// Answer on the same stream.
@@ -32,6 +36,10 @@ pub(crate) struct Circumstances {
     pub(crate) may_extend: bool,
     /// The hop before us is a client, not a relay.
     pub(crate) from_client: bool,
+    /// Streams may go out from here.
+    pub(crate) exits: bool,
+    /// Streams may go to our directory server.
+    pub(crate) directory: bool,
 }
 
 /// The deed that belongs to a message.
@@ -48,9 +56,13 @@ pub(crate) fn deed<'a>(message: &RelayMessage<'a>, how: Circumstances) -> Deed<'
         C::DROP => Deed::Drop,
         C::DATA if for_circuit => broken,
         C::DATA => Deed::Data,
+        C::SENDME if how.exits || how.directory => Deed::Stream,
         // We send no DATA, so nobody can acknowledge any.
         C::SENDME if for_circuit => broken,
+        C::END | C::XON | C::XOFF if !for_circuit && (how.exits || how.directory) => Deed::Stream,
         C::BEGIN | C::BEGIN_DIR | C::RESOLVE if for_circuit => Deed::Ignore,
+        C::BEGIN | C::RESOLVE if how.exits => Deed::Begin,
+        C::BEGIN_DIR if how.directory => Deed::Begin,
         C::BEGIN if how.from_client => end(EndReason::TorProtocol),
         C::BEGIN => begin(message.data),
         C::BEGIN_DIR => end(EndReason::NotDirectory),
@@ -116,6 +128,8 @@ mod tests {
     const RELAY: Circumstances = Circumstances {
         may_extend: true,
         from_client: false,
+        exits: false,
+        directory: false,
     };
 
     fn asked(command: RelayCommand, stream_id: u16, data: &[u8]) -> Deed<'_> {

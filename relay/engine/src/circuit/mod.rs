@@ -16,6 +16,7 @@ use crate::crypto::layer::Layer;
 use crate::door::AttemptId;
 use crate::mux::{Queue, Queues};
 use crate::slab::{Key, Slab};
+use crate::stream::Edge;
 
 /// RELAY_EARLY cells that a client may send over one circuit (tor-spec, "RELAY_EARLY cells").
 pub(crate) const EARLY_CELLS_MAX: u8 = 8;
@@ -73,13 +74,12 @@ pub(crate) struct Circuit {
     pub(crate) early_cells_left: u8,
     pub(crate) forward: Queue,
     pub(crate) backward: Queue,
-    /// DATA received since the last SENDME, and how many make one.
-    pub(crate) data_received: u16,
-    pub(crate) data_per_sendme: u16,
+    /// Flow control and streams, from the first message that needs them.
+    pub(crate) edge: Option<Box<Edge>>,
+    /// Cells per SENDME where congestion control was agreed.
+    pub(crate) sendme_increment: Option<u8>,
+    pub(crate) made_by_create_fast: bool,
 }
-
-/// DATA cells per SENDME without congestion control (tor-spec, "Circuit-level flow control").
-const DATA_PER_SENDME: u16 = 100;
 
 impl Circuit {
     pub(crate) fn new(prev: Leg) -> Self {
@@ -90,15 +90,16 @@ impl Circuit {
             early_cells_left: EARLY_CELLS_MAX,
             forward: Queue::new(),
             backward: Queue::new(),
-            data_received: 0,
-            data_per_sendme: DATA_PER_SENDME,
+            edge: None,
+            sendme_increment: None,
+            made_by_create_fast: false,
         }
     }
 
     /// Takes what the handshake made.
     pub(crate) fn open(&mut self, keys: &crate::crypto::keys::CircuitKeys) {
         self.layer = Some(Layer::new(&keys.relay));
-        self.data_per_sendme = keys.sendme_increment.map_or(DATA_PER_SENDME, u16::from);
+        self.sendme_increment = keys.sendme_increment;
     }
 
     /// Whether it stands in the round of the channel on that side.
@@ -107,16 +108,6 @@ impl Circuit {
             Side::Prev => self.backward.is_in_round(),
             Side::Next => self.forward.is_in_round(),
         }
-    }
-
-    /// Counts a DATA cell; true when a SENDME is due.
-    pub(crate) fn sendme_due(&mut self) -> bool {
-        self.data_received += 1;
-        let due = self.data_received >= self.data_per_sendme;
-        if due {
-            self.data_received = 0;
-        }
-        due
     }
 }
 

@@ -7,35 +7,9 @@ use relay_wire::relay_cells::{Format, RelayMessage};
 
 use super::keys::RelayKeys;
 use super::{cgo, tor1};
+use crate::flow::Tag;
 
 type Body = [u8; BODY_BYTES];
-
-/// What authenticates a cell: 20 bytes with tor1, 16 with CGO.
-#[derive(Clone, Copy)]
-pub(crate) struct Tag {
-    bytes: [u8; 20],
-    length: usize,
-}
-
-impl Tag {
-    pub(crate) fn as_slice(&self) -> &[u8] {
-        self.bytes.get(..self.length).unwrap_or(&self.bytes)
-    }
-}
-
-impl From<tor1::Tag> for Tag {
-    fn from(bytes: tor1::Tag) -> Self {
-        Self { bytes, length: 20 }
-    }
-}
-
-impl From<cgo::Tag> for Tag {
-    fn from(tag: cgo::Tag) -> Self {
-        let mut bytes = [0; 20];
-        bytes.split_at_mut(16).0.copy_from_slice(&tag);
-        Self { bytes, length: 16 }
-    }
-}
 
 /// Both directions. Boxed, so that a circuit that still waits for its keys costs little.
 pub(crate) enum Layer {
@@ -89,21 +63,25 @@ impl Layer {
     }
 
     /// Makes a cell for the client out of a message of our own. Behind the data stand up to four zeros and then
-    /// noise, so that nobody can guess a whole cell (tor-spec, "Relay cells").
-    pub(crate) fn originate(&mut self, message: &RelayMessage<'_>, dice: &mut impl RngExt) -> Result<Body, CutShort> {
+    /// noise, so that nobody can guess a whole cell (tor-spec, "Relay cells"). The tag is
+    /// what a SENDME for it must carry.
+    pub(crate) fn originate(
+        &mut self,
+        message: &RelayMessage<'_>,
+        dice: &mut impl RngExt,
+    ) -> Result<(Body, Tag), CutShort> {
         let (mut body, fill) = message.write(self.format())?;
         if let Some(noise) = body.get_mut(fill + 4..) {
             dice.fill(noise);
         }
-        match self {
+        let tag = match self {
             Self::Tor1(pair) => {
-                pair.1.sign(&mut body);
+                let tag = pair.1.sign(&mut body);
                 pair.1.crypt(&mut body);
+                Tag::from(tag)
             }
-            Self::Cgo(pair) => {
-                pair.1.originate(Command::RELAY.0, &mut body);
-            }
-        }
-        Ok(body)
+            Self::Cgo(pair) => Tag::from(pair.1.originate(Command::RELAY.0, &mut body)),
+        };
+        Ok((body, tag))
     }
 }

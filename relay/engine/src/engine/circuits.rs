@@ -14,9 +14,9 @@ use crate::circuit::messages::{Circumstances, Deed, deed};
 use crate::circuit::onion_queue::Turn;
 use crate::circuit::{Circuit, Leg, Next, Seat, Side};
 use crate::crypto::kdf_tor;
-use crate::crypto::layer::Tag;
 use crate::crypto::onion::{Handshake, OnionAnswer};
 use crate::door::{Effect, Now, OnionRequest, Outbox, Report, Ticket};
+use crate::flow::Tag;
 use crate::slab::{Key, Slab};
 use crate::timers::Alarm;
 
@@ -132,6 +132,7 @@ impl Engine {
         let circuit = self.seat_new(key, circ_id);
         if let Some(circuit) = self.circuits.get_mut(circuit) {
             circuit.open(&fast.keys);
+            circuit.made_by_create_fast = true;
         }
         self.send_prev(circuit, Command::CREATED_FAST, &fast.reply, outbox)
     }
@@ -266,18 +267,28 @@ impl Engine {
 
     /// A message of our own for the client.
     pub(super) fn originate(&mut self, key: Key, message: &RelayMessage<'_>, outbox: &mut Outbox) -> Verdict {
+        self.originate_tagged(key, message, outbox).0
+    }
+
+    /// The same, with the tag that a SENDME for it must carry; none where nothing was sent.
+    pub(super) fn originate_tagged(
+        &mut self,
+        key: Key,
+        message: &RelayMessage<'_>,
+        outbox: &mut Outbox,
+    ) -> (Verdict, Option<Tag>) {
         let cells_max = self.cells_waiting_max;
         let Some(circuit) = self.circuits.get_mut(key) else {
-            return Verdict::Go;
+            return (Verdict::Go, None);
         };
         let Some(layer) = circuit.layer.as_mut() else {
-            return Verdict::Go;
+            return (Verdict::Go, None);
         };
-        let Ok(body) = layer.originate(message, &mut self.dice) else {
-            return Verdict::end(key, DestroyReason::Internal);
+        let Ok((body, tag)) = layer.originate(message, &mut self.dice) else {
+            return (Verdict::end(key, DestroyReason::Internal), None);
         };
         let leg = circuit.prev;
-        push_cell!(
+        let verdict = push_cell!(
             self,
             key,
             Side::Prev,
@@ -287,7 +298,8 @@ impl Engine {
             &body,
             cells_max,
             outbox
-        )
+        );
+        (verdict, Some(tag))
     }
 
     /// RELAY and RELAY_EARLY: the way that nearly all cells go. No allocation, no lock, one copy.
@@ -381,7 +393,7 @@ impl Engine {
     }
 
     #[cold]
-    fn violation(&mut self, key: Key) -> Verdict {
+    pub(super) fn violation(&mut self, key: Key) -> Verdict {
         self.tally.protocol_violations += 1;
         Verdict::end(key, DestroyReason::TorProtocol)
     }
@@ -403,12 +415,15 @@ impl Engine {
         };
         // param-spec `AllowNonearlyExtend`.
         let any_may_extend = self.network.parameters.clamped("AllowNonearlyExtend", 0, 0, 1) == 1;
+        let services = self.settings.as_ref().map(|settings| &settings.services);
         let how = Circumstances {
             may_extend: command == Command::RELAY_EARLY || any_may_extend,
             from_client: self
                 .channels
                 .get(circuit.prev.channel)
                 .is_none_or(|channel| channel.peer().is_none()),
+            exits: services.is_some_and(|services| services.exits),
+            directory: services.is_some_and(|services| services.directory),
         };
         match deed(&message, how) {
             Deed::Ignore => Verdict::Go,
@@ -416,10 +431,9 @@ impl Engine {
                 self.tally.drop_cells += 1;
                 Verdict::Go
             }
-            Deed::Data => match circuit.sendme_due() {
-                true => self.acknowledge(key, tag, outbox),
-                false => Verdict::Go,
-            },
+            Deed::Data => self.data(now, key, &tag, &message, outbox),
+            Deed::Begin => self.begin(key, &message, outbox),
+            Deed::Stream => self.stream_message(now, key, &message, outbox),
             Deed::Extend(wish) => self.extend(now, key, &wish, outbox),
             Deed::Truncate => self.truncate(key, outbox),
             Deed::Answer(answer, data) => {
@@ -432,21 +446,6 @@ impl Engine {
             }
             Deed::End(_) => self.violation(key),
         }
-    }
-
-    /// SENDME version 1 (tor-spec, "SENDME Message Format"): which cell it is for shows that we had it.
-    fn acknowledge(&mut self, key: Key, tag: Tag, outbox: &mut Outbox) -> Verdict {
-        let mut data = vec![1, 0, tag.as_slice().len() as u8];
-        data.extend(tag.as_slice());
-        self.originate(
-            key,
-            &RelayMessage {
-                command: RelayCommand::SENDME,
-                stream_id: 0,
-                data: &data,
-            },
-            outbox,
-        )
     }
 
     /// The client takes the circuit back to us: what lies behind ends.
@@ -549,6 +548,9 @@ impl Engine {
         let Some(mut circuit) = self.circuits.remove(key) else {
             return;
         };
+        if let Some(edge) = circuit.edge.take() {
+            self.close_streams(&edge, outbox);
+        }
         let (forward, backward) = (circuit.forward.is_in_round(), circuit.backward.is_in_round());
         circuit.forward.clear(&mut self.pool);
         circuit.backward.clear(&mut self.pool);

@@ -374,6 +374,7 @@ impl Engine {
             return;
         };
         channel.write(now.steady, room_bytes_max, &mut self.pool, &mut self.circuits, outbox);
+        self.queues_shrank(now, key, outbox);
     }
 
     pub(super) fn timeout(&mut self, now: Now, outbox: &mut Outbox) {
@@ -387,6 +388,7 @@ impl Engine {
                     self.onion_alarm = None;
                     self.feed_workers(now, outbox);
                 }
+                Alarm::Stream(stream) => self.stream_alarm(now, stream, outbox),
             }
         }
     }

@@ -6,6 +6,7 @@
 mod circuits;
 mod extending;
 mod links;
+mod streams;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -24,6 +25,7 @@ use crate::mux::{CELLS_WAITING_MAX, Pool};
 use crate::network::NetworkView;
 use crate::settings::Settings;
 use crate::slab::{Key, Slab};
+use crate::stream::Streams;
 use crate::timers::Timers;
 
 /// One shard: channels, their circuits, and nothing of the outside world.
@@ -39,6 +41,7 @@ pub struct Engine {
     relays: RelayLinks,
     attempts: Attempts,
     circuits: Slab<Circuit>,
+    streams: Streams,
     pool: Pool,
     /// Cells that may wait on one circuit in one direction: param-spec `circ_max_cell_queue_size`. Asked for each
     /// cell, so it is looked up once for each consensus.
@@ -89,6 +92,7 @@ impl Engine {
             relays: RelayLinks::default(),
             attempts: Attempts::default(),
             circuits: Slab::new(),
+            streams: Streams::default(),
             pool: Pool::new(),
             cells_waiting_max: CELLS_WAITING_MAX as u32,
             onions: OnionQueue::new(),
@@ -123,14 +127,15 @@ impl Engine {
             Input::OnionAnswered { ticket, answer } => self.onion_answered(now, ticket, answer, outbox),
             Input::Timeout => self.timeout(now, outbox),
             Input::Retire => self.retiring = true,
-            // No stream is opened yet, so the driver can know none.
-            Input::StreamConnected { .. }
-            | Input::StreamRefused { .. }
-            | Input::StreamResolved { .. }
-            | Input::StreamReadable { .. }
-            | Input::StreamReceived { .. }
-            | Input::StreamWritable { .. }
-            | Input::StreamClosed { .. } => {}
+            Input::StreamConnected { stream, address } => self.stream_connected(now, stream, address, outbox),
+            Input::StreamRefused { stream, refusal } => self.stream_refused(now, stream, refusal, outbox),
+            Input::StreamResolved { stream, answers } => self.stream_resolved(now, stream, answers, outbox),
+            Input::StreamReadable { stream } => self.stream_readable(now, stream, outbox),
+            Input::StreamReceived { stream, bytes, more } => self.stream_received(now, stream, bytes, more, outbox),
+            Input::StreamWritable { stream, room_bytes_max } => {
+                self.stream_writable(now, stream, room_bytes_max, outbox)
+            }
+            Input::StreamClosed { stream, reason } => self.stream_closed(now, stream, reason, outbox),
         }
     }
 
@@ -143,6 +148,7 @@ impl Engine {
     pub fn tally(&self) -> Tally {
         let mut tally = self.tally.clone();
         tally.circuits_open = self.circuits.len() as u64;
+        tally.streams_open = self.streams.len() as u64;
         tally
     }
 

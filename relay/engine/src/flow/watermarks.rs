@@ -49,6 +49,15 @@ impl Watermarks {
         self.blocked
     }
 
+    /// How much the queue takes until it is blocked: nothing while it is.
+    pub fn room(&self, length: usize) -> usize {
+        if self.blocked {
+            0
+        } else {
+            self.high.saturating_sub(length)
+        }
+    }
+
     /// Whether it was blocked at the last note.
     pub fn is_blocked(&self) -> bool {
         self.blocked

@@ -11,6 +11,7 @@ mod chaos;
 mod circuits;
 mod hostile;
 mod links;
+mod streams;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
