@@ -9,6 +9,9 @@ export RELAYFLEET_ROOT RELAYFLEET_CACHE RELAYFLEET_STARTED
 # Debian keeps ip, nft and containerd's friends where only root's login shell looks.
 export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
+# Cargo's progress is for terminals; a log wants steps and errors.
+[ -t 2 ] || export CARGO_TERM_QUIET=${CARGO_TERM_QUIET:-true}
+
 # The Go that is fetched where none of at least this version is installed.
 GO_MINOR_MIN=25
 GO_PINNED=1.26.6

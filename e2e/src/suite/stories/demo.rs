@@ -106,7 +106,8 @@ fn demo(log: &std::path::Path) -> Result<Command> {
     let mut demo = command(std::env::current_exe()?, ["demo"]);
     demo.stdout(out.try_clone()?)
         .stderr(out)
-        .env_remove("RELAYFLEET_STARTED");
+        .env_remove("RELAYFLEET_STARTED")
+        .env("CARGO_TERM_QUIET", "true");
     Ok(demo)
 }
 

@@ -150,21 +150,17 @@ fn pod_uid(demo: &Demo, pod: &str) -> Result<String> {
         .kubectl(["-n", NAMESPACE, "get", "pod", pod, "-o", "jsonpath={.metadata.uid}"])
 }
 
+/// The one that runs and is not about to end.
 fn operator_pod(demo: &Demo) -> Result<String> {
-    let names = demo.cluster.kubectl([
-        "-n",
-        operator::NAMESPACE,
-        "get",
-        "pods",
-        "--field-selector=status.phase=Running",
-        "-o",
-        "jsonpath={range .items[?(!@.metadata.deletionTimestamp)]}{.metadata.name} {end}",
-    ])?;
-    names
-        .split_whitespace()
-        .next()
-        .map(str::to_owned)
-        .context("no operator runs")
+    let said = demo
+        .cluster
+        .kubectl(["-n", operator::NAMESPACE, "get", "pods", "-o", "json"])?;
+    let list: Value = serde_json::from_str(&said)?;
+    let pods = list.get("items").and_then(Value::as_array).into_iter().flatten();
+    let mut staying = pods.filter(|pod| pod.pointer("/metadata/deletionTimestamp").is_none());
+    let pod = staying.find(|pod| pod.pointer("/status/phase").is_some_and(|phase| phase == "Running"));
+    let name = pod.and_then(|pod| pod.pointer("/metadata/name")?.as_str());
+    name.map(str::to_owned).context("no operator runs")
 }
 
 fn is_ready(demo: &Demo, pod: &str) -> bool {
