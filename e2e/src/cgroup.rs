@@ -109,9 +109,9 @@ pub fn groups(prefix: &str) -> Vec<PathBuf> {
     found
 }
 
-/// All groups of the machine, children before parents.
-pub fn all_groups() -> Vec<PathBuf> {
-    groups("")
+/// The groups right below the root of every hierarchy.
+pub fn top_groups() -> Vec<PathBuf> {
+    hierarchies().iter().flat_map(|hierarchy| folders(hierarchy)).collect()
 }
 
 fn collect(group: &Path, found: &mut Vec<PathBuf>) {

@@ -11,28 +11,6 @@ use crate::cgroup;
 use crate::command::{command, output};
 use crate::process;
 
-/// Names of the programs of a cluster and of a Tor network, as far as the kernel keeps them (15 characters).
-const OUR_PROGRAMS: [&str; 18] = [
-    "etcd",
-    "kube-apiserver",
-    "kube-controller",
-    "kube-scheduler",
-    "kube-proxy",
-    "kubelet",
-    "local-path-prov",
-    "containerd",
-    "containerd-shim",
-    "runc",
-    "tor",
-    "relay",
-    "operator",
-    "pause",
-    "busybox",
-    "kwok",
-    "kubectl",
-    "helm",
-];
-
 /// One line for each thing: `mount /…`, `link …`, `rule …`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Snapshot {
@@ -55,15 +33,15 @@ pub fn take() -> Result<Snapshot> {
     };
     let own_network = network_of("self");
     for known in process::all() {
-        let name = process::name(known.pid);
-        // Other people's programs come and go; ours have these names, our marker or a network namespace of their own.
-        let ours = OUR_PROGRAMS.contains(&name.as_str()) || process::is_marked(known.pid);
-        if ours || network_of(&known.pid.to_string()).is_some_and(|network| Some(network) != own_network) {
-            add("process", &format!("{} {name}", known.pid));
+        // Other people's programs come and go. Ours carry our marker or live in a network namespace of their own.
+        let foreign = network_of(&known.pid.to_string()).is_some_and(|network| Some(network) != own_network);
+        if foreign || process::is_marked(known.pid) {
+            add("process", &format!("{} {}", known.pid, process::name(known.pid)));
         }
     }
     add("mount", &fs::read_to_string("/proc/self/mounts")?);
-    for group in cgroup::all_groups() {
+    // What others have below groups of their own comes and goes too.
+    for group in cgroup::top_groups() {
         add("cgroup", &group.display().to_string());
     }
     add("link", &names_in("/sys/class/net"));
@@ -105,9 +83,11 @@ impl Snapshot {
         self.lines.difference(&before.lines).cloned().collect()
     }
 
-    /// What was there before and is no more.
+    /// What was there before and is no more, and does not end by itself.
     pub fn missing_since(&self, before: &Self) -> Vec<String> {
-        before.left_since(self)
+        let mut missing = before.left_since(self);
+        missing.retain(|line| !line.starts_with("process ") && !line.starts_with("cgroup "));
+        missing
     }
 }
 

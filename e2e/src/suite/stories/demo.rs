@@ -4,7 +4,7 @@ use std::fs::File;
 use std::process::Command;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::cluster;
 use crate::command::{command, last_words_of};
@@ -88,13 +88,12 @@ pub(super) fn a_second_run_changes_nothing(demo: &Demo) -> Result<()> {
 pub(super) fn nothing_is_left(before: &Snapshot) -> Result<()> {
     let after = snapshot::take()?;
     let (left, missing) = (after.left_since(before), after.missing_since(before));
-    if !left.is_empty() || !missing.is_empty() {
-        bail!(
-            "left behind:\n  {}\ntaken away though not ours:\n  {}",
-            left.join("\n  "),
-            missing.join("\n  ")
-        );
-    }
+    ensure!(left.is_empty(), "left behind:\n  {}", left.join("\n  "));
+    ensure!(
+        missing.is_empty(),
+        "taken away though not ours:\n  {}",
+        missing.join("\n  ")
+    );
     Ok(())
 }
 
