@@ -1,0 +1,57 @@
+//! The engine's door: it is told something, then all that it asks for is done, in order.
+
+use std::time::SystemTime;
+
+use relay_engine::door::{Effect, Input, Now};
+
+use super::Driver;
+
+impl Driver {
+    /// Tells the engine, then does all that it asks for.
+    pub(super) fn tell(&mut self, input: Input<'_>) {
+        self.hand_over(input);
+        while let Some(effect) = self.to_do.pop_front() {
+            self.perform(effect);
+        }
+    }
+
+    pub(super) fn hand_over(&mut self, input: Input<'_>) {
+        let now = Now {
+            steady: self.now(),
+            wall: SystemTime::now(),
+        };
+        self.engine.handle(now, input, &mut self.outbox);
+        self.to_do.extend(self.outbox.effects.drain(..));
+    }
+
+    pub(super) fn perform(&mut self, effect: Effect) {
+        match effect {
+            Effect::Connect { attempt, address } => self.connect(attempt, address),
+            Effect::Export { channel, context } => {
+                if let Some(material) = self.links.get(&channel).and_then(|link| link.session.export(&context)) {
+                    self.hand_over(Input::Exported { channel, material });
+                }
+            }
+            Effect::AnswerOnion { ticket, request } => {
+                if !self.start.pool.take(ticket, request, self.mailbox.clone()) {
+                    self.hand_over(Input::OnionAnswered { ticket, answer: None });
+                }
+            }
+            Effect::WantsWrite { channel } => {
+                if let Some(link) = self.links.get_mut(&channel) {
+                    link.wants = true;
+                    self.to_write.push(channel);
+                }
+            }
+            Effect::Close { channel } => self.close(channel),
+            Effect::Report(report) => {
+                // Full or gone: the directory part lags behind or has ended; its news is not worth a wait.
+                let _ = self.start.reports.try_send(report);
+            }
+            Effect::OpenStream { stream, .. }
+            | Effect::OpenDirectory { stream, .. }
+            | Effect::Resolve { stream, .. } => self.refuse_stream(stream),
+            Effect::ReadStream { .. } | Effect::StreamWantsWrite { .. } | Effect::CloseStream { .. } => {}
+        }
+    }
+}

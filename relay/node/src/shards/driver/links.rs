@@ -1,0 +1,127 @@
+//! New links: accepted, or begun by the engine's wish.
+
+use std::io::ErrorKind;
+use std::mem;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use mio::net::TcpListener;
+use mio::{Interest, Token};
+use relay_engine::door::{AttemptId, ChannelId, Input};
+
+use super::{ACCEPT_PAUSE, ACCEPTS_IN_A_TURN, Driver, HANDSHAKE_TIME_MAX};
+use crate::link::{self, Beginner, Link, Stage};
+use crate::tls::Session;
+
+impl Driver {
+    pub(super) fn note_listener(&mut self, number: usize) {
+        if !self.to_accept.contains(&number) {
+            self.to_accept.push(number);
+        }
+    }
+
+    pub(super) fn accept_all(&mut self) {
+        if self.accept_again.is_some_and(|again| again <= self.now()) {
+            self.accept_again = None;
+            (0..self.start.listeners.len()).for_each(|number| self.note_listener(number));
+        }
+        for number in mem::take(&mut self.to_accept) {
+            let mut drained = false;
+            for _ in 0..ACCEPTS_IN_A_TURN {
+                drained = true;
+                match self.start.listeners.get(number).map(TcpListener::accept) {
+                    Some(Ok((stream, peer))) => self.welcome(stream, peer),
+                    Some(Err(error)) if error.kind() == ErrorKind::WouldBlock => break,
+                    // The peer went away before we came.
+                    Some(Err(error))
+                        if matches!(error.kind(), ErrorKind::ConnectionAborted | ErrorKind::Interrupted) => {}
+                    Some(Err(error)) => {
+                        tracing::warn!("Couldn't accept a connection: {error}. Trying again.");
+                        self.accept_again = Some(self.now() + ACCEPT_PAUSE);
+                        break;
+                    }
+                    None => break,
+                }
+                drained = false;
+            }
+            // Edge-triggered: until the listener says that it has no more, it is asked again.
+            if !drained {
+                self.note_listener(number);
+            }
+        }
+    }
+
+    pub(super) fn welcome(&mut self, stream: mio::net::TcpStream, peer: SocketAddr) {
+        if self.links.len() >= self.start.links_max {
+            return;
+        }
+        let _ = stream.set_nodelay(true);
+        let keys = Arc::clone(&self.start.link_keys);
+        let Ok(session) = Session::accept(&keys.tls) else {
+            return;
+        };
+        self.keep(
+            stream,
+            session,
+            Beginner::Peer(Arc::clone(&keys.responder)),
+            Stage::Handshaking,
+            peer,
+        );
+    }
+
+    pub(super) fn connect(&mut self, attempt: AttemptId, address: SocketAddr) {
+        let begun = self.begin(attempt, address);
+        if begun.is_none() {
+            self.hand_over(Input::ConnectFailed { attempt });
+        }
+    }
+
+    pub(super) fn begin(&mut self, attempt: AttemptId, address: SocketAddr) -> Option<()> {
+        if self.links.len() >= self.start.links_max {
+            return None;
+        }
+        let stream = link::connect(address, &self.start.outbound_bind).ok()?;
+        let keys = Arc::clone(&self.start.link_keys);
+        let mut hello = Vec::new();
+        let session = Session::connect(&keys.tls, &mut hello).ok()?;
+        let beginner = Beginner::Us(attempt, Arc::clone(&keys.initiator));
+        let name = self.keep(stream, session, beginner, Stage::Connecting, address)?;
+        let link = self.links.get_mut(&name)?;
+        link.unsent = hello;
+        link.blocked = true;
+        Some(())
+    }
+
+    pub(super) fn keep(
+        &mut self,
+        mut stream: mio::net::TcpStream,
+        session: Session,
+        beginner: Beginner,
+        stage: Stage,
+        peer: SocketAddr,
+    ) -> Option<ChannelId> {
+        let name = ChannelId(self.next_link);
+        let both = Interest::READABLE | Interest::WRITABLE;
+        self.poll
+            .registry()
+            .register(&mut stream, Token(usize::try_from(name.0).ok()?), both)
+            .ok()?;
+        self.next_link += 1;
+        let deadline = self.now() + HANDSHAKE_TIME_MAX;
+        self.deadlines.insert((deadline, name));
+        let link = Link {
+            stream,
+            session,
+            beginner,
+            stage,
+            peer,
+            traffic: Arc::clone(&self.start.traffic),
+            deadline: Some(deadline),
+            wants: false,
+            unsent: Vec::new(),
+            blocked: false,
+        };
+        self.links.insert(name, link);
+        Some(name)
+    }
+}

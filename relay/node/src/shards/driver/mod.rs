@@ -1,0 +1,264 @@
+//! The shard's round: sockets, mailbox and deadlines in, the engine told, its wishes done.
+//!
+//! One file a duty: `links` begins links, `reading` and `writing` move their bytes, `pacing` says who may, `ends` ends
+//! them; `effects` is the engine's door, `streams` its words for streams, `mail` what other threads say.
+
+use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::io::ErrorKind;
+use std::mem;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use mio::net::TcpListener;
+use mio::{Events, Interest, Poll, Token};
+use relay_engine::Engine;
+use relay_engine::door::{ChannelId, Effect, Input, Outbox, Report};
+use relay_engine::network::NetworkView;
+use relay_engine::settings::Settings;
+use tokio::sync::mpsc;
+
+use super::mailbox::{Mailbox, Order};
+use crate::crypto_pool::CryptoPool;
+use crate::link::Link;
+use crate::link_keys::LinkKeys;
+use crate::rate::RateLimits;
+use crate::tls::Session;
+use crate::traffic::Traffic;
+
+mod effects;
+mod ends;
+mod links;
+mod mail;
+mod pacing;
+mod reading;
+mod streams;
+mod writing;
+
+/// Ciphertext read at once, and plain bytes handed to the engine at once.
+const READ_BYTES_MAX: usize = 64 * 1024;
+/// Plain bytes taken from the engine for one write: four records of 31 cells, as C tor packs them (`TLS_RECORD_MAX_CELLS`).
+const WRITE_BYTES_MAX: usize = 4 * 31 * 514;
+/// Writes for one link before the others have their turn.
+const WRITES_IN_A_TURN: usize = 4;
+/// Connections accepted before others have their turn.
+const ACCEPTS_IN_A_TURN: usize = 64;
+/// TCP and TLS must be up by then; C tor waits as long (`TLS_HANDSHAKE_TIMEOUT`, `connection_or.c`: 60 s for a new link).
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long the last bytes of a closed channel may take.
+const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
+/// Where accepting failed for want of descriptors, we try again after this.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+const WAKER: Token = Token(0);
+const FIRST_LISTENER: usize = 1;
+/// Links are named from here on, upwards, and the name is the socket's token.
+const FIRST_LINK: u64 = 1_024;
+
+/// What a shard is born with.
+pub struct ShardStart {
+    /// Names the thread.
+    pub number: usize,
+    /// All the randomness that its engine will have.
+    pub seed: [u8; 32],
+    /// Listening sockets; this shard accepts from them.
+    pub listeners: Vec<TcpListener>,
+    /// Our end of outgoing links, at most one a family.
+    pub outbound_bind: Vec<IpAddr>,
+    /// Links that may be open at once, both directions.
+    pub links_max: usize,
+    /// How fast all links together may be read and written.
+    pub rates: Arc<RateLimits>,
+    /// The relay's settings.
+    pub settings: Arc<Settings>,
+    /// The newest consensus.
+    pub network: Arc<NetworkView>,
+    /// What TLS shows.
+    pub link_keys: Arc<LinkKeys>,
+    /// Where public-key work goes.
+    pub pool: CryptoPool,
+    /// Where the bytes of all links are counted.
+    pub traffic: Arc<Traffic>,
+    /// Where the engine's reports go; full means that the oldest news is enough.
+    pub reports: mpsc::Sender<Report>,
+    /// Told once, when a retired shard has no circuit left, or when the shard ends.
+    pub on_news: Box<dyn Fn(ShardNews) + Send>,
+}
+
+/// What a shard tells the supervisor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ShardNews {
+    /// Retired, and no circuit is open any more.
+    Quiet,
+    /// The thread has ended as it was told.
+    Stopped,
+    /// The thread has ended by a bug or a broken poll. The relay must not go on by halves.
+    Broken,
+}
+
+/// Starts the shard's thread.
+///
+/// # Errors
+/// No descriptor or thread left, or a listener cannot be watched.
+pub fn start(start: ShardStart) -> std::io::Result<(Mailbox, JoinHandle<()>)> {
+    let poll = Poll::new()?;
+    let (mailbox, inbox) = Mailbox::new(&poll, WAKER)?;
+    let name = format!("shard-{}", start.number);
+    let ours = mailbox.clone();
+    let thread = thread::Builder::new().name(name).spawn(move || {
+        let mut driver = Driver::new(start, poll, inbox, ours);
+        // A bug in the engine ends the relay rather than let it go on with half a state.
+        let news = match catch_unwind(AssertUnwindSafe(|| driver.run())) {
+            Ok(Ok(())) => ShardNews::Stopped,
+            Ok(Err(error)) => {
+                tracing::error!("A shard cannot go on: {error}");
+                ShardNews::Broken
+            }
+            Err(_) => {
+                tracing::error!("Bug: a shard panicked.");
+                ShardNews::Broken
+            }
+        };
+        (driver.start.on_news)(news);
+    })?;
+    Ok((mailbox, thread))
+}
+
+/// Links that wait for the next refill, in the order in which they came, each once.
+#[derive(Default)]
+struct Dry {
+    order: Vec<ChannelId>,
+    names: HashSet<ChannelId>,
+}
+
+impl Dry {
+    fn add(&mut self, name: ChannelId) {
+        if self.names.insert(name) {
+            self.order.push(name);
+        }
+    }
+
+    /// All of them; nobody waits any more.
+    fn take(&mut self) -> Vec<ChannelId> {
+        self.names.clear();
+        mem::take(&mut self.order)
+    }
+}
+
+struct Driver {
+    start: ShardStart,
+    poll: Poll,
+    inbox: Receiver<Order>,
+    mailbox: Mailbox,
+    born: Instant,
+    engine: Engine,
+    outbox: Outbox,
+    /// What the engine has asked for and is not done yet, in order.
+    to_do: VecDeque<Effect>,
+    links: HashMap<ChannelId, Link>,
+    next_link: u64,
+    /// Links by the deadline of their stage.
+    deadlines: BTreeSet<(Duration, ChannelId)>,
+    /// Links that may have something to write. May name one twice or one that is gone.
+    to_write: Vec<ChannelId>,
+    /// Links whose last read filled the buffer.
+    to_read: Vec<ChannelId>,
+    /// Listeners that may hold more connections, by number.
+    to_accept: Vec<usize>,
+    accept_again: Option<Duration>,
+    /// Links that found an empty bucket, by what they wanted of it.
+    dry_reads: Dry,
+    dry_writes: Dry,
+    /// When they may try again; none while nobody waits.
+    refill_at: Option<Duration>,
+    retiring: bool,
+    quiet_said: bool,
+    stopping: bool,
+    cipher: Vec<u8>,
+    plain: Vec<u8>,
+    sealed: Vec<u8>,
+}
+
+impl Driver {
+    fn new(start: ShardStart, poll: Poll, inbox: Receiver<Order>, mailbox: Mailbox) -> Self {
+        Self {
+            engine: Engine::new(start.seed),
+            start,
+            poll,
+            inbox,
+            mailbox,
+            born: Instant::now(),
+            outbox: Outbox::default(),
+            to_do: VecDeque::new(),
+            links: HashMap::new(),
+            next_link: FIRST_LINK,
+            deadlines: BTreeSet::new(),
+            to_write: Vec::new(),
+            to_read: Vec::new(),
+            to_accept: Vec::new(),
+            accept_again: None,
+            dry_reads: Dry::default(),
+            dry_writes: Dry::default(),
+            refill_at: None,
+            retiring: false,
+            quiet_said: false,
+            stopping: false,
+            cipher: vec![0; Session::unfinished_bytes_max() + READ_BYTES_MAX],
+            plain: Vec::with_capacity(READ_BYTES_MAX * 2),
+            sealed: Vec::with_capacity(READ_BYTES_MAX * 2),
+        }
+    }
+
+    fn run(&mut self) -> std::io::Result<()> {
+        for (number, listener) in self.start.listeners.iter_mut().enumerate() {
+            self.poll
+                .registry()
+                .register(listener, Token(FIRST_LISTENER + number), Interest::READABLE)?;
+        }
+        self.tell(Input::Settings(Arc::clone(&self.start.settings)));
+        self.tell(Input::Network(Arc::clone(&self.start.network)));
+        let mut events = Events::with_capacity(1_024);
+        while !self.stopping {
+            match self.poll.poll(&mut events, self.time_to_wait()) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                other => other?,
+            }
+            self.end_drought();
+            for link in mem::take(&mut self.to_read) {
+                self.on_readable(link);
+            }
+            for event in &events {
+                match event.token() {
+                    WAKER => {}
+                    Token(number) if (number as u64) < FIRST_LINK => self.note_listener(number - FIRST_LISTENER),
+                    Token(name) => self.on_event(ChannelId(name as u64), event),
+                }
+            }
+            self.read_mail();
+            self.accept_all();
+            self.on_deadlines();
+            self.write_all();
+            self.say_quiet();
+        }
+        Ok(())
+    }
+
+    fn now(&self) -> Duration {
+        self.born.elapsed()
+    }
+
+    fn time_to_wait(&self) -> Option<Duration> {
+        if !(self.to_read.is_empty() && self.to_accept.is_empty() && self.to_write.is_empty()) {
+            return Some(Duration::ZERO);
+        }
+        let ours = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let next = [self.engine.deadline(), ours, self.accept_again, self.refill_at]
+            .into_iter()
+            .flatten()
+            .min()?;
+        Some(next.saturating_sub(self.now()))
+    }
+}

@@ -1,0 +1,77 @@
+//! Links that have something to write.
+
+use std::mem;
+use std::time::Instant;
+
+use relay_engine::door::{ChannelId, Input};
+
+use super::{Driver, WRITE_BYTES_MAX, WRITES_IN_A_TURN};
+use crate::link::Stage;
+use crate::rate::Way;
+
+impl Driver {
+    pub(super) fn write_all(&mut self) {
+        for name in mem::take(&mut self.to_write) {
+            self.write(name);
+        }
+    }
+
+    pub(super) fn write(&mut self, name: ChannelId) {
+        for _ in 0..WRITES_IN_A_TURN {
+            let Some(link) = self.links.get_mut(&name) else { return };
+            if link.stage == Stage::Connecting {
+                return;
+            }
+            if !link.unsent.is_empty() && link.write(&[]).is_err() {
+                return self.lose(name);
+            }
+            if link.blocked || !link.unsent.is_empty() {
+                return;
+            }
+            if link.stage == Stage::Closing {
+                // The peer's own end tells that it has read the last bytes; closing at once could throw them away.
+                let _ = link.stream.shutdown(std::net::Shutdown::Write);
+                return;
+            }
+            if link.stage != Stage::Open || !link.wants {
+                return;
+            }
+            let Some(share) = self.share(name, Way::Write, WRITE_BYTES_MAX) else {
+                return;
+            };
+            if !self.pull(name, share) {
+                return;
+            }
+        }
+        self.to_write.push(name);
+    }
+
+    /// Takes one batch from the engine onto the socket; `false` when the engine has no more for this link.
+    pub(super) fn pull(&mut self, name: ChannelId, room_bytes_max: usize) -> bool {
+        self.outbox.written.clear();
+        self.hand_over(Input::Writable {
+            channel: name,
+            room_bytes_max,
+        });
+        let plain = mem::take(&mut self.outbox.written);
+        let more = !plain.is_empty();
+        let mut ok = true;
+        if let Some(link) = self.links.get_mut(&name) {
+            link.wants = more;
+            if more {
+                self.sealed.clear();
+                ok = link.session.seal(&plain, &mut self.sealed).is_ok() && link.write(&self.sealed).is_ok();
+                let (now, bytes) = (Instant::now(), self.sealed.len());
+                self.start.rates.take(now, Way::Write, link.peer.ip(), bytes);
+            }
+        }
+        self.outbox.written = plain;
+        while let Some(effect) = self.to_do.pop_front() {
+            self.perform(effect);
+        }
+        if !ok {
+            self.lose(name);
+        }
+        more
+    }
+}
