@@ -17,6 +17,8 @@ pub struct CommandLine {
     pub options: Vec<(String, String)>,
     /// `--hush` or `--quiet`.
     pub quiet: bool,
+    /// `--watch-torrc`: read torrc again, as on SIGHUP, whenever it changes on disk; no option of C tor's.
+    pub watch_torrc: bool,
 }
 
 /// What to do.
@@ -74,6 +76,7 @@ pub const HELP: &str = "\
 relay: a Tor relay
 
 relay -f TORRC [Option value]...     be a relay; options go before what TORRC says
+relay -f TORRC --watch-torrc         the same, and heed changes of TORRC without a signal
 relay --verify-config ...            say whether the configuration is good
 relay --list-fingerprint [ed25519]   say the relay's identity
 relay --import-keys FROM TO          copy an identity into a key directory that has none
@@ -93,6 +96,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<CommandLine,
         torrc_may_be_missing: false,
         options: Vec::new(),
         quiet: false,
+        watch_torrc: false,
     };
     let mut rest = arguments.into_iter().peekable();
     while let Some(word) = rest.next() {
@@ -100,6 +104,7 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<CommandLine,
             "-f" => line.torrc = Some(rest.next().ok_or(CommandLineError::NoValue(word))?.into()),
             "--ignore-missing-torrc" | "--allow-missing-torrc" => line.torrc_may_be_missing = true,
             "--hush" | "--quiet" => line.quiet = true,
+            "--watch-torrc" => line.watch_torrc = true,
             "--verify-config" => line.command = Command::VerifyConfig,
             "--version" => line.command = Command::Version,
             "-h" | "--help" => line.command = Command::Help,

@@ -74,16 +74,19 @@ pub fn refuse(error: &dyn Display) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Where torrc is, or would be.
+pub fn torrc_path(line: &CommandLine) -> &Path {
+    line.torrc.as_deref().unwrap_or(Path::new(DEFAULT_TORRC))
+}
+
 /// Reads torrc and the command line's options.
 ///
 /// # Errors
 /// No file where one is named; every mistake in it, with line and column. Lines behind the file's end are the
 /// command line's options.
 pub fn read_torrc(line: &CommandLine) -> Result<Torrc, StartError> {
-    let (path, may_be_missing) = match &line.torrc {
-        Some(path) => (path.as_path(), line.torrc_may_be_missing),
-        None => (Path::new(DEFAULT_TORRC), true),
-    };
+    let path = torrc_path(line);
+    let may_be_missing = line.torrc_may_be_missing || line.torrc.is_none();
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) if error.kind() == ErrorKind::NotFound && may_be_missing => String::new(),

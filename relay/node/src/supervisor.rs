@@ -3,6 +3,7 @@
 mod maintenance;
 mod news;
 mod start;
+mod torrc_watch;
 
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
@@ -40,7 +41,14 @@ fn supervise(line: &CommandLine, relay: &mut Relay, news: &Receiver<News>) -> Ex
     let ending = loop {
         match news.recv_timeout(MAINTENANCE) {
             Ok(News::Stop(signal)) => break retire(relay, news, signal),
-            Ok(News::Reload) => maintenance::reload(line, relay),
+            Ok(News::Reload) => {
+                tracing::info!("Received reload signal (hup). Reloading config and resetting internal state.");
+                maintenance::reload(line, relay);
+            }
+            Ok(News::TorrcChanged) => {
+                tracing::info!("torrc has changed on disk. Reloading config.");
+                maintenance::reload(line, relay);
+            }
             Ok(News::Shard(ShardNews::Broken) | News::DirectoryEnded) => break Ending::Fault,
             Ok(News::Shard(_)) => {}
             Err(RecvTimeoutError::Timeout) => {
@@ -80,7 +88,7 @@ fn retire(relay: &Relay, news: &Receiver<News>, signal: news::Signal) -> Ending 
         match news.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(News::Shard(ShardNews::Quiet)) => busy -= 1,
             Ok(News::Shard(ShardNews::Broken) | News::DirectoryEnded) => return Ending::Fault,
-            Ok(News::Reload | News::Shard(ShardNews::Stopped)) => {}
+            Ok(News::Reload | News::TorrcChanged | News::Shard(ShardNews::Stopped)) => {}
             Ok(News::Stop(_)) | Err(_) => break,
         }
     }

@@ -168,3 +168,26 @@ fn what_is_not_built_says_so_and_fails() {
     assert_eq!(output.status.code(), Some(1));
     assert!(text(&output).contains("--keygen is not built yet"));
 }
+
+#[test]
+fn a_torrc_that_changes_on_disk_is_heeded_without_a_signal_and_a_bad_one_is_not() {
+    let directory = relay_directory("");
+    let torrc = directory.path().join("torrc");
+    let good = std::fs::read_to_string(&torrc).unwrap();
+    let mut child = relay(directory.path())
+        .arg("--watch-torrc")
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    assert!(lines.any(|line| line.contains("identity key ed25519 fingerprint")));
+
+    std::fs::write(&torrc, "Nickname not/a/nickname\n").unwrap();
+    assert!(lines.any(|line| line.contains("torrc has changed on disk")));
+    assert!(lines.any(|line| line.contains("Going on with the old configuration")));
+    std::fs::write(&torrc, good.replace("127.0.0.1:auto", "127.0.0.1:1")).unwrap();
+    assert!(lines.any(|line| line.contains("changing ORPort is not allowed")));
+
+    signal(&child, rustix::process::Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}

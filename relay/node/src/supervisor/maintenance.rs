@@ -68,7 +68,6 @@ fn renew_link_keys(relay: &mut Relay) {
 
 /// Reads torrc again. What a running relay can change changes; one mistake, and nothing does.
 pub(super) fn reload(line: &CommandLine, relay: &mut Relay) {
-    tracing::info!("Received reload signal (hup). Reloading config and resetting internal state.");
     let read = startup::read_torrc(line)
         .and_then(|torrc| Ok((Config::new(&torrc, &relay.ports).map_err(StartError::from)?, torrc)));
     let (next, torrc) = match read {

@@ -23,6 +23,8 @@ pub(super) enum News {
     Stop(Signal),
     /// torrc is to be read again.
     Reload,
+    /// torrc is another one than before.
+    TorrcChanged,
     /// From a shard.
     Shard(ShardNews),
     /// The directory part has ended, asked or not.

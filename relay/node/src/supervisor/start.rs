@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use x25519_dalek::PublicKey;
 
 use super::news::{News, listen_for_signals};
+use super::torrc_watch;
 use crate::cli::CommandLine;
 use crate::config::{Config, Listen};
 use crate::crypto_pool::CryptoPool;
@@ -81,6 +82,9 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
     // First of all: as process 1 we would not hear a signal that comes while we start.
     let (tell, news) = channel();
     listen_for_signals(tell.clone())?;
+    if line.watch_torrc {
+        torrc_watch::watch(startup::torrc_path(line).to_path_buf(), tell.clone())?;
+    }
     let (torrc, config) = startup::read_config(line)?;
     let log = startup::start_log(line, &torrc, &config)?;
     tracing::info!("{}", startup::version_text().trim_end());
