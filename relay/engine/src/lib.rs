@@ -10,6 +10,8 @@ pub mod crypto {
     pub mod ntor_v3;
     pub mod onion;
     pub mod tor1;
+    #[cfg(test)]
+    mod vectors;
 }
 mod channel;
 mod circuit;

@@ -19,7 +19,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 pub mod client;
 #[cfg(test)]
-mod tests;
+pub(in crate::crypto) mod tests;
 
 /// Bytes of a RELAY cell's body.
 pub const BODY_BYTES: usize = 509;

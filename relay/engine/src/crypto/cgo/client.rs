@@ -116,3 +116,18 @@ impl ClientBackward {
         None
     }
 }
+
+#[cfg(test)]
+impl ClientForward {
+    /// Sets what the last hop's layer remembers of the cell before.
+    pub(super) fn remember(&mut self, chain: Tag) {
+        if let Some(layer) = self.0.last_mut() {
+            layer.chain = chain;
+        }
+    }
+
+    /// Keys, nonce and chain of each hop.
+    pub(super) fn into_states(self) -> impl Iterator<Item = (Uiv, Tag, Tag)> {
+        self.0.into_iter().map(|layer| (layer.uiv, layer.nonce, layer.chain))
+    }
+}

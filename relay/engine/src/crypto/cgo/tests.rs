@@ -1,11 +1,9 @@
 //! CGO against the vectors that the proposal's reference implementation made, as the crate tor-proto publishes them.
 //! They are read from that crate's source, which is a dependency by name only: nothing of it is compiled.
 
-use std::path::PathBuf;
-use std::process::Command;
-
 use super::client::{ClientBackward, ClientForward};
 use super::*;
+use crate::crypto::vectors::source;
 
 enum Token {
     Flag(bool),
@@ -29,25 +27,7 @@ impl Token {
 }
 
 fn testdata(file: &str) -> String {
-    let metadata = Command::new(env!("CARGO"))
-        .args([
-            "metadata",
-            "--format-version",
-            "1",
-            "--manifest-path",
-            concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
-        ])
-        .output()
-        .expect("cargo metadata runs");
-    let metadata = String::from_utf8(metadata.stdout).expect("cargo prints text");
-    let end = metadata
-        .find("/tor-proto-0.47.0/Cargo.toml")
-        .expect("tor-proto is a dependency");
-    let start = metadata[..end].rfind('"').expect("a path is quoted") + 1;
-    let path = PathBuf::from(&metadata[start..end])
-        .join("tor-proto-0.47.0/testdata")
-        .join(file);
-    std::fs::read_to_string(path).expect("tor-proto ships its vectors")
+    source("tor-proto", &format!("testdata/{file}"))
 }
 
 /// The parts of the table that begins at `name`, in the order in which they stand there.
@@ -93,29 +73,51 @@ fn assert_alike(mut one: Direction, mut other: Direction) {
     assert_eq!(a, b);
 }
 
-#[test]
-fn the_wide_block_follows_the_published_vectors() {
-    let (text, mut count) = (testdata("cgo_uiv.rs"), 0);
-    for row in table(&text, "UIV_TEST_VECTORS").chunks(7).filter(|row| row[0].flag()) {
+/// The block cipher below the wide block. What a vector decrypts is encrypted back.
+pub(in crate::crypto) fn block_vectors() -> usize {
+    let rows = table(&testdata("cgo_et.rs"), "ET_TEST_VECTORS");
+    for row in rows.chunks(5) {
+        let mut keys = [0; UIV_KEY_BYTES];
+        keys[..32].copy_from_slice(&row[1].bytes::<32>());
+        let tweak = row[2].bytes::<{ TAG_BYTES + 1 + RIGHT_BYTES }>();
+        let (plain, noise) = match row[0].flag() {
+            true => (&row[3], &row[4]),
+            false => (&row[4], &row[3]),
+        };
+        let uiv = Uiv::new(&keys);
+        let mask = uiv.mask(&tweak[..16].try_into().unwrap(), tweak[16], &tweak[17..]);
+        let mut block = xor(&plain.bytes::<TAG_BYTES>(), &mask);
+        uiv.et_block.encrypt_block((&mut block).into());
+        assert_eq!(xor(&block, &mask), noise.bytes::<TAG_BYTES>());
+    }
+    rows.len() / 5
+}
+
+/// Both ways; what a vector decrypts is encrypted back.
+pub(in crate::crypto) fn wide_block_vectors() -> usize {
+    let rows = table(&testdata("cgo_uiv.rs"), "UIV_TEST_VECTORS");
+    for row in rows.chunks(7) {
         let uiv = Uiv::new(&row[1].bytes());
         let tweak = row[2].bytes::<17>();
-        let mut cell = body(&row[3], &row[4]);
+        let (from, to) = (body(&row[3], &row[4]), body(&row[5], &row[6]));
+        let (mut cell, noise) = if row[0].flag() { (from, to) } else { (to, from) };
         uiv.encrypt(&tweak[..16].try_into().unwrap(), tweak[16], &mut cell);
-        assert_eq!(cell, body(&row[5], &row[6]));
-        count += 1;
+        assert_eq!(cell, noise);
     }
-    for row in table(&text, "UIV_UPDATE_TEST_VECTORS").chunks(4) {
+    rows.len() / 7
+}
+
+pub(in crate::crypto) fn key_update_vectors() -> usize {
+    let rows = table(&testdata("cgo_uiv.rs"), "UIV_UPDATE_TEST_VECTORS");
+    for row in rows.chunks(4) {
         let fresh = Uiv::new(&row[0].bytes()).next_keys(&row[1].bytes());
         assert_eq!(fresh[..UIV_KEY_BYTES], row[2].bytes::<UIV_KEY_BYTES>());
         assert_eq!(fresh[UIV_KEY_BYTES..], row[3].bytes::<TAG_BYTES>());
-        count += 1;
     }
-    assert!(count >= 12, "only {count} vectors found");
-    println!("{count} vectors of UIV+");
+    rows.len() / 4
 }
 
-#[test]
-fn the_stream_follows_the_published_vectors() {
+pub(in crate::crypto) fn stream_vectors() -> usize {
     let rows = table(&testdata("cgo_prf.rs"), "PRF_TEST_VECTORS");
     for row in rows.chunks(4) {
         let mut keys = [0; UIV_KEY_BYTES];
@@ -134,12 +136,11 @@ fn the_stream_follows_the_published_vectors() {
         );
         assert_eq!(&stream, expected);
     }
-    assert!(rows.len() >= 4 * 12);
-    println!("{} vectors of the PRF", rows.len() / 4);
+    rows.len() / 4
 }
 
-#[test]
-fn a_relay_follows_the_published_vectors() {
+/// Cells that pass a relay, and cells that it makes.
+pub(in crate::crypto) fn relay_vectors() -> usize {
     let (text, mut count) = (testdata("cgo_relay.rs"), 0);
     for row in table(&text, "CGO_RELAY_TEST_VECTORS").chunks(12) {
         let state = direction(&row[1], &row[2], &row[3]);
@@ -167,8 +168,39 @@ fn a_relay_follows_the_published_vectors() {
         assert_alike(backward.0, direction(&row[5], &row[6], &row[7]));
         count += 1;
     }
-    assert!(count >= 15, "only {count} vectors found");
-    println!("{count} vectors of relays");
+    count
+}
+
+/// A client's cells for one of three hops, and what it remembers of each hop afterwards.
+pub(in crate::crypto) fn client_vectors() -> usize {
+    let rows = table(&testdata("cgo_client.rs"), "CGO_CLIENT_ORIGINATE_TEST_VECTORS");
+    for row in rows.chunks(23) {
+        let hops = |from: usize| {
+            row[from..from + 9]
+                .chunks(3)
+                .map(|hop| direction(&hop[0], &hop[1], &hop[2]))
+        };
+        let mut client = ClientForward::default();
+        for (hop, tokens) in hops(0).zip(row[..9].chunks(3)) {
+            let mut keys = [0; KEY_BYTES];
+            keys[..UIV_KEY_BYTES].copy_from_slice(&tokens[0].bytes::<UIV_KEY_BYTES>());
+            keys[UIV_KEY_BYTES..].copy_from_slice(&hop.nonce);
+            client.extend(&keys);
+            client.remember(hop.chain);
+        }
+        let Token::Number(to) = row[9] else {
+            panic!("a hop is a number")
+        };
+        let mut cell = [0; BODY_BYTES];
+        cell[TAG_BYTES..].copy_from_slice(&row[11].bytes::<RIGHT_BYTES>());
+        client.originate(usize::from(to) - 1, row[10].bytes::<1>()[0], &mut cell);
+        assert_eq!(cell, body(&row[21], &row[22]));
+        for (uiv, expected) in client.into_states().zip(hops(12)) {
+            let (uiv, nonce, chain) = uiv;
+            assert_alike(Direction { uiv, nonce, chain }, expected);
+        }
+    }
+    rows.len() / 23
 }
 
 #[test]
