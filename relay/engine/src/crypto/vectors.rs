@@ -79,7 +79,7 @@ fn tor1_vectors() -> usize {
     let strings: Vec<&[u8]> = text
         .split("b\"")
         .skip(1)
-        .map(|rest| rest[..rest.find("\";").expect("a string ends")].as_bytes())
+        .map(|rest| &rest.as_bytes()[..rest.find("\";").expect("a string ends")])
         .collect();
     let pairs = |at: usize| tor1::Direction::pair(&array(&strings[at][..72])).0;
     let (mut client, mut relays) = ([0, 1, 2].map(pairs), [0, 1, 2].map(pairs));
