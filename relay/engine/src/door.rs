@@ -321,14 +321,16 @@ pub struct Tally {
     pub channels_client_open: u64,
     /// Cells that went through, both directions.
     pub cells_relayed: u64,
-    /// Handshakes answered and refused, CREATE_FAST, ntor and ntor-v3.
+    /// CREATE_FAST handshakes answered.
     pub onionskins_fast: u64,
-    /// See above.
+    /// ntor handshakes that went to the workers.
     pub onionskins_ntor: u64,
-    /// See above.
+    /// ntor-v3 handshakes that went to the workers.
     pub onionskins_ntor_v3: u64,
-    /// Handshakes that the queue refused.
+    /// Handshakes that the queue refused, of both kinds.
     pub onionskins_dropped: u64,
+    /// Those of them that were ntor.
+    pub onionskins_ntor_dropped: u64,
     /// DESTROY cells received.
     pub destroy_cells: u64,
     /// Circuits closed because their client broke the protocol.
@@ -339,6 +341,18 @@ pub struct Tally {
     pub streams_open: u64,
     /// BEGIN, BEGIN_DIR and RESOLVE that were handed to the driver.
     pub streams_begun: u64,
+    /// Those of them that were BEGIN_DIR.
+    pub streams_directory: u64,
+    /// Those of them that were RESOLVE.
+    pub streams_resolve: u64,
+    /// XON messages sent.
+    pub xon_sent: u64,
+    /// XOFF messages sent.
+    pub xoff_sent: u64,
+    /// Circuits that were made with congestion control.
+    pub congestion_circuits_opened: u64,
+    /// Those of them that have ended.
+    pub congestion_circuits_closed: u64,
     /// Messages for streams that are not there any more, or never were.
     pub stray_stream_cells: u64,
 }

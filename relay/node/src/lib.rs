@@ -12,6 +12,7 @@ pub mod limits;
 pub mod link;
 pub mod link_keys;
 pub mod logging;
+pub mod metrics;
 pub mod netdoc;
 pub mod rate;
 pub mod reports;

@@ -10,6 +10,7 @@ use relay_engine::door::AttemptId;
 use relay_engine::settings::{InitiatorCredentials, ResponderCredentials};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::metrics::counters::{Began, OpenConnection};
 use crate::tls::Session;
 use crate::traffic::Traffic;
 
@@ -19,6 +20,16 @@ pub enum Beginner {
     Peer(Arc<ResponderCredentials>),
     /// We did, by the engine's wish.
     Us(AttemptId, Arc<InitiatorCredentials>),
+}
+
+impl Beginner {
+    /// As it is counted.
+    pub fn began(&self) -> Began {
+        match self {
+            Self::Peer(_) => Began::Peer,
+            Self::Us(..) => Began::Us,
+        }
+    }
 }
 
 /// Where a link stands. Only an `Open` one is known to the engine as a channel.
@@ -48,6 +59,8 @@ pub struct Link {
     pub peer: SocketAddr,
     /// Where its bytes are counted.
     pub traffic: Arc<Traffic>,
+    /// Its place among the open connections.
+    pub counted: OpenConnection,
     /// On the driver's steady clock: when this stage must have ended, where it must.
     pub deadline: Option<Duration>,
     /// The engine has something to say on it.

@@ -1,14 +1,22 @@
-//! How many bytes went over our links: what the descriptor says of our bandwidth comes from here.
+//! What goes over the relay's sockets, counted: the descriptor's bandwidth and the metrics come from here.
 //!
-//! Sums over all links, TLS records included, as C tor counts them; nothing per link or peer.
+//! Bytes are sums over all links, TLS records included, as C tor counts them; nothing per link or peer.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Counters that the shards raise and the directory part reads.
+use crate::metrics::counters::{Connections, DnsCounts, LoadCounts};
+
+/// Counters that the shards raise and the directory part and the metrics read.
 #[derive(Debug, Default)]
 pub struct Traffic {
     read: AtomicU64,
     written: AtomicU64,
+    /// Connections of all kinds.
+    pub connections: Connections,
+    /// Questions to the DNS.
+    pub dns: DnsCounts,
+    /// What we ran out of.
+    pub load: LoadCounts,
 }
 
 impl Traffic {

@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use crate::crypto::onion::Handshake;
 use crate::door::{OnionRequest, Ticket};
 use crate::network::Parameters;
 use crate::slab::Key;
@@ -36,7 +37,7 @@ pub(crate) enum Turn {
     /// Give this to the workers, for this circuit.
     Work(Ticket, Key, OnionRequest),
     /// It has waited for too long; its circuit must go.
-    TooLate(Key),
+    TooLate(Key, Handshake),
     Nothing,
 }
 
@@ -81,10 +82,9 @@ impl OnionQueue {
             return Turn::Nothing;
         };
         if now >= first.since + cutoff(parameters) {
-            return self
-                .waiting
-                .pop_front()
-                .map_or(Turn::Nothing, |late| Turn::TooLate(late.circuit));
+            return self.waiting.pop_front().map_or(Turn::Nothing, |late| {
+                Turn::TooLate(late.circuit, late.request.handshake)
+            });
         }
         if self.in_flight.len() >= IN_FLIGHT_MAX {
             return Turn::Nothing;

@@ -149,12 +149,8 @@ impl Engine {
         let handshake = Handshake::of_number(create.handshake_type).ok_or(DestroyReason::TorProtocol)?;
         let settings = self.settings.clone().ok_or(DestroyReason::Internal)?;
         if !self.onions.has_room(&self.network.parameters) {
-            self.tally.onionskins_dropped += 1;
+            self.note_dropped(handshake);
             return Err(DestroyReason::ResourceLimit);
-        }
-        match handshake {
-            Handshake::Ntor => self.tally.onionskins_ntor += 1,
-            Handshake::NtorV3 => self.tally.onionskins_ntor_v3 += 1,
         }
         let request = OnionRequest {
             handshake,
@@ -176,13 +172,17 @@ impl Engine {
                 Turn::Nothing => break,
                 Turn::Work(ticket, circuit, request) => {
                     if self.circuits.get(circuit).is_some() {
+                        match request.handshake {
+                            Handshake::Ntor => self.tally.onionskins_ntor += 1,
+                            Handshake::NtorV3 => self.tally.onionskins_ntor_v3 += 1,
+                        }
                         outbox.effects.push(Effect::AnswerOnion { ticket, request });
                     } else {
                         self.onions.withdraw(ticket);
                     }
                 }
-                Turn::TooLate(circuit) => {
-                    self.tally.onionskins_dropped += 1;
+                Turn::TooLate(circuit, handshake) => {
+                    self.note_dropped(handshake);
                     self.carry_out(now, Verdict::end(circuit, DestroyReason::ResourceLimit), outbox);
                 }
             }
@@ -192,6 +192,11 @@ impl Engine {
             self.onion_alarm = Some(due);
             self.timers.set(due, Alarm::OnionQueue);
         }
+    }
+
+    fn note_dropped(&mut self, handshake: Handshake) {
+        self.tally.onionskins_dropped += 1;
+        self.tally.onionskins_ntor_dropped += u64::from(handshake == Handshake::Ntor);
     }
 
     pub(super) fn onion_answered(
@@ -216,6 +221,7 @@ impl Engine {
             return Verdict::end(key, DestroyReason::TorProtocol);
         };
         circuit.open(&answer.keys);
+        self.tally.congestion_circuits_opened += u64::from(circuit.sendme_increment.is_some());
         let mut body = Vec::with_capacity(BODY_BYTES);
         write_created2(&mut body, &answer.reply);
         self.send_prev(key, Command::CREATED2, &body, outbox)
@@ -548,6 +554,7 @@ impl Engine {
         let Some(mut circuit) = self.circuits.remove(key) else {
             return;
         };
+        self.tally.congestion_circuits_closed += u64::from(circuit.sendme_increment.is_some());
         if let Some(edge) = circuit.edge.take() {
             self.close_streams(&edge, outbox);
         }

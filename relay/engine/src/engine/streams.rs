@@ -145,6 +145,11 @@ impl Engine {
             edge.by_number.insert(message.stream_id, stream);
         }
         self.tally.streams_begun += 1;
+        match &wish {
+            Wish::Open(_) => {}
+            Wish::Directory(_) => self.tally.streams_directory += 1,
+            Wish::Resolve(_) => self.tally.streams_resolve += 1,
+        }
         outbox.effects.push(match wish {
             Wish::Open(target) => Effect::OpenStream { stream, target },
             Wish::Directory(asker) => Effect::OpenDirectory { stream, asker },
@@ -551,6 +556,11 @@ impl Engine {
     }
 
     fn say(&mut self, key: Key, command: RelayCommand, stream_id: u16, data: &[u8], outbox: &mut Outbox) -> Verdict {
+        match command {
+            RelayCommand::XON => self.tally.xon_sent += 1,
+            RelayCommand::XOFF => self.tally.xoff_sent += 1,
+            _ => {}
+        }
         let message = RelayMessage {
             command,
             stream_id,

@@ -4,9 +4,11 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mio::{Poll, Token, Waker};
+use relay_engine::Tally;
 use relay_engine::door::{OnionAnswer, Ticket};
 use relay_engine::network::NetworkView;
 use relay_engine::settings::Settings;
+use tokio::sync::oneshot;
 
 use crate::link_keys::LinkKeys;
 
@@ -28,12 +30,14 @@ pub enum Order {
     },
     /// Stop listening, refuse new circuits, say when none is open.
     Retire,
+    /// Say what has been counted; the answer also shows that the shard is alive.
+    Count(oneshot::Sender<Tally>),
     /// End the thread.
     Stop,
 }
 
 /// A shard's letter box. Not bounded by itself: answers are bounded by the crypto pool's queue, and all other orders
-/// come from one supervisor at human speed.
+/// come from one supervisor at human speed, or from the few who may read the metrics at once.
 #[derive(Clone)]
 pub struct Mailbox {
     letters: Sender<Order>,

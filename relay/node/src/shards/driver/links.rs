@@ -11,6 +11,7 @@ use relay_engine::door::{AttemptId, ChannelId, Input};
 
 use super::{ACCEPT_PAUSE, ACCEPTS_IN_A_TURN, Driver, HANDSHAKE_TIME_MAX};
 use crate::link::{self, Beginner, Link, Stage};
+use crate::metrics::counters::Kind;
 use crate::tls::Session;
 
 impl Driver {
@@ -53,6 +54,7 @@ impl Driver {
 
     pub(super) fn welcome(&mut self, stream: mio::net::TcpStream, peer: SocketAddr) {
         if self.links.len() >= self.start.links_max {
+            self.start.traffic.connections.reject(Kind::Or, peer.ip());
             return;
         }
         let _ = stream.set_nodelay(true);
@@ -109,13 +111,15 @@ impl Driver {
         self.next_link += 1;
         let deadline = self.now() + HANDSHAKE_TIME_MAX;
         self.deadlines.insert((deadline, name));
+        let traffic = Arc::clone(&self.start.traffic);
         let link = Link {
             stream,
             session,
+            counted: traffic.connections.open(Kind::Or, beginner.began(), peer.ip()),
             beginner,
             stage,
             peer,
-            traffic: Arc::clone(&self.start.traffic),
+            traffic,
             deadline: Some(deadline),
             wants: false,
             unsent: Vec::new(),

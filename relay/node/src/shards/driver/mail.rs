@@ -15,6 +15,10 @@ impl Driver {
                 Order::LinkKeys(keys) => self.start.link_keys = keys,
                 Order::OnionAnswered { ticket, answer } => self.tell(Input::OnionAnswered { ticket, answer }),
                 Order::Retire => self.retire(),
+                Order::Count(answer) => {
+                    // Who asked may have lost patience.
+                    let _ = answer.send(self.tally());
+                }
                 Order::Stop => self.stopping = true,
             }
         }
