@@ -48,6 +48,8 @@ enum What {
 enum Story {
     /// Our relay as a node of a network of C tor: bytes through it, and no complaint.
     Slot(story::slot::Slotted),
+    /// Relays of ours as guard, middle, exit and all three: bytes both ways, C tor's own flags, and no complaint.
+    Carry(story::carry::Carried),
 }
 
 #[derive(Subcommand)]
@@ -106,6 +108,7 @@ fn run(what: What) -> Result<()> {
         What::Image(arguments) => image::cli::run(arguments)?,
         What::Tornet(arguments) => tornet::cli::run(arguments)?,
         What::Story(Story::Slot(slotted)) => story::slot::tell(&slotted)?,
+        What::Story(Story::Carry(carried)) => story::carry::tell(&carried)?,
         What::Snapshot => say::plain(snapshot::take()?.to_string()),
     }
     Ok(())

@@ -152,7 +152,10 @@ pub fn run(layer: Layer, story: Option<&str>) -> Result<()> {
     Ok(())
 }
 
-/// Where the checks' own output goes.
+/// Where the checks' own output goes: a folder of this run's own, which `e2e/test` names.
 fn logs() -> PathBuf {
-    programs::cache().join("log")
+    match std::env::var_os("RELAYFLEET_LOG") {
+        Some(folder) => folder.into(),
+        None => programs::cache().join(format!("log/by-hand-{}", std::process::id())),
+    }
 }

@@ -16,7 +16,7 @@ use super::observe::{self, Usage};
 use super::spec::Spec;
 use super::start::{Wait, lay_out, listed};
 use super::state::{Role, State, node_folder, places};
-use super::{CONTROL_PORT, METRICS_PORT, address, keys, torrc};
+use super::{CONTROL_PORT, DIR_PORT, METRICS_PORT, address, consensus, keys, torrc};
 use crate::command::last_words_of;
 use crate::process::Known;
 use crate::state::Places;
@@ -183,6 +183,27 @@ impl Network {
         answers
             .next()
             .context("no authority answers: `e2e tornet status` shows which nodes run")
+    }
+
+    /// The same as [`consensus`](Self::consensus) with every line of an entry, `pr` among them, which the control port
+    /// leaves out: an authority's document as it serves it.
+    ///
+    /// # Errors
+    /// When the first authority does not serve it.
+    pub fn consensus_document(&self) -> anyhow::Result<Vec<Listed>> {
+        let names = self.state.names(&[Role::Authority]);
+        let first = self.state.node(names.first().context("no authority")?)?;
+        let page = observe::page(
+            SocketAddr::from((first.address, DIR_PORT)),
+            "/tor/status-vote/current/consensus",
+        )?;
+        Ok(consensus::read(&page))
+    }
+
+    /// Where the files of the node with this name are.
+    #[must_use]
+    pub fn node_folder(&self, name: &str) -> PathBuf {
+        node_folder(&self.places, name)
     }
 
     /// Waits until a relay, by nickname or fingerprint, is Running and Valid in the consensus, at this address if one

@@ -70,12 +70,17 @@ fn field(status: &str, name: &str) -> Option<u64> {
         .ok()
 }
 
-/// A relay's metrics page. C tor leaves the connection open, so the length it names decides.
+/// A relay's metrics page.
 pub(crate) fn scrape(address: SocketAddr) -> anyhow::Result<String> {
+    page(address, "/metrics")
+}
+
+/// A page by HTTP. C tor leaves the connection open, so the length it names decides.
+pub(crate) fn page(address: SocketAddr, path: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
         .with_context(|| format!("nothing answers at {address}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.write_all(b"GET /metrics HTTP/1.0\r\nHost: tornet\r\n\r\n")?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: tornet\r\n\r\n").as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = [0; 1 << 14];
     loop {

@@ -42,7 +42,7 @@ pub struct Spec {
 pub struct Slot {
     /// The node's name.
     pub node: String,
-    /// Program and arguments; `{torrc}` stands for the path of the node's torrc.
+    /// Program and arguments; `{torrc}` stands for the path of the node's torrc, `{empty}` for that of an empty file.
     pub command: Vec<String>,
 }
 

@@ -45,16 +45,18 @@ pub(super) fn lay_out(places: &Places, spec: &Spec) -> anyhow::Result<State> {
     keys::restore(places, &state)?;
     state.authorities = keys::authorities(places, &state, &program("tor-gencert")?)?;
     let offset = voting_offset(places, &state);
+    let empty = places.state.join("empty");
+    let empty_path = empty.to_str().context("the network's folder is not text")?;
     for node in &mut state.nodes {
         let path = node_folder(places, &node.name).join("torrc");
         let path = path.to_str().context("the network's folder is not text")?;
         for word in node.slot.iter_mut().flatten() {
-            *word = word.replace("{torrc}", path);
+            *word = word.replace("{torrc}", path).replace("{empty}", empty_path);
         }
     }
     for node in &state.nodes {
         let folder = node_folder(places, &node.name);
-        let text = torrc::of(&state, node, &folder, &places.state.join("empty"), offset);
+        let text = torrc::of(&state, node, &folder, &empty, offset);
         fs::write(folder.join("torrc"), text)?;
     }
     state.write(places)?;

@@ -16,7 +16,7 @@ use crate::suite::logs;
 use crate::tornet::{Network, spec};
 
 /// A killed run gets at most so long: long enough to be anywhere between nothing and relays that start.
-const KILLED_WITHIN: Duration = Duration::from_secs(40);
+const KILLED_WITHIN: Duration = Duration::from_secs(25);
 
 /// Runs the demo as a person would and gives what it left running.
 pub(super) fn runs_to_its_end() -> Result<Demo> {
