@@ -61,6 +61,8 @@ pub struct DescriptorFacts<'a> {
     pub family: &'a [RsaIdentity],
     /// Keys of the families that this relay proves to be of (`FamilyId`).
     pub family_keys: &'a [&'a Ed25519Secret],
+    /// Certificates of families whose key somebody else holds; they must be valid.
+    pub family_certs: &'a [Ed25519Cert],
     /// Accounting has put it to sleep.
     pub hibernating: bool,
     /// `ContactInfo`.
@@ -219,6 +221,10 @@ fn belonging(lines: &mut Lines, facts: &DescriptorFacts<'_>, signer: &RelaySigne
     for key in facts.family_keys {
         let (kind, ends) = (CertType::FAMILY_IDENTITY, facts.published + FAMILY_CERT_LIFETIME);
         let cert = Ed25519Cert::issue(kind, Certified::Key(*identity), ends, key, NameSigner::Yes);
+        lines.line("family-cert");
+        lines.0.push_str(&cert.to_block());
+    }
+    for cert in facts.family_certs {
         lines.line("family-cert");
         lines.0.push_str(&cert.to_block());
     }

@@ -109,6 +109,11 @@ pub struct Torrc {
     pub key_directory: Option<PathBuf>,
     /// `FamilyKeyDirectory`; without one, the key directory.
     pub family_key_directory: Option<PathBuf>,
+    /// `FamilyDirectory`, an option of ours: where a family's keeper puts its bundles (`family_bundle`).
+    pub family_directory: Option<PathBuf>,
+    /// `SigningKeyDirectory`, an option of ours: where the signing key and its certificate come from, and are looked at for
+    /// newer ones. Only with `OfflineMasterKey`.
+    pub signing_key_directory: Option<PathBuf>,
     /// `User` to become after the start.
     pub user: Option<String>,
     /// `Log` lines; without one, notice to standard output.

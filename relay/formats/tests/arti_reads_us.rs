@@ -89,6 +89,7 @@ impl Relay {
             dummy_tap: dummy_tap.then_some(&self.tap),
             family: &[RsaIdentity([7; 20])],
             family_keys: &[&self.family],
+            family_certs: &[],
             hibernating: false,
             contact: Some("someone <someone AT example>"),
             hidden_service_dir: true,

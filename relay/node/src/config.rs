@@ -29,6 +29,10 @@ pub struct Config {
     pub cache_directory: PathBuf,
     /// torrc `FamilyKeyDirectory`; the key directory where it says nothing.
     pub family_key_directory: PathBuf,
+    /// torrc `SigningKeyDirectory`; the key directory where it says nothing.
+    pub signing_key_directory: PathBuf,
+    /// torrc `FamilyDirectory`.
+    pub family_directory: Option<PathBuf>,
     /// Where to listen for OR connections.
     pub listen: Vec<Listen>,
     /// Where others reach us: at most one a family, IPv4 first. The descriptor and NETINFO say these.
@@ -108,6 +112,11 @@ impl Config {
                 .family_key_directory
                 .clone()
                 .unwrap_or_else(|| key_directory.clone()),
+            signing_key_directory: torrc
+                .signing_key_directory
+                .clone()
+                .unwrap_or_else(|| key_directory.clone()),
+            family_directory: torrc.family_directory.clone(),
             key_directory,
             data_directory,
             listen: listen(torrc),
@@ -139,12 +148,14 @@ impl Config {
     pub fn key_plan(&self) -> KeyPlan {
         KeyPlan {
             key_directory: self.key_directory.clone(),
+            signing_directory: self.signing_key_directory.clone(),
             data_directory: self.data_directory.clone(),
             nickname: self.nickname.clone(),
             offline_master: self.offline_master_key,
             signing_lifetime: self.signing_key_lifetime,
             families: self.families.clone(),
             family_key_directory: self.family_key_directory.clone(),
+            family_directory: self.family_directory.clone(),
         }
     }
 
@@ -154,6 +165,7 @@ impl Config {
         Self {
             data_directory: self.data_directory.clone(),
             key_directory: self.key_directory.clone(),
+            signing_key_directory: self.signing_key_directory.clone(),
             cache_directory: self.cache_directory.clone(),
             listen: self.listen.clone(),
             outbound_bind: self.outbound_bind.clone(),
@@ -168,6 +180,10 @@ impl Config {
         let checks = [
             ("DataDirectory", self.data_directory != next.data_directory),
             ("KeyDirectory", self.key_directory != next.key_directory),
+            (
+                "SigningKeyDirectory",
+                self.signing_key_directory != next.signing_key_directory,
+            ),
             ("CacheDirectory", self.cache_directory != next.cache_directory),
             ("ORPort", self.listen != next.listen),
             ("OutboundBindAddress", self.outbound_bind != next.outbound_bind),

@@ -16,8 +16,10 @@ use crate::startup;
 use news::News;
 use start::Relay;
 
-/// How often keys and certificates are looked at.
+/// How often keys and certificates are looked at, also where no file has changed.
 const MAINTENANCE: Duration = Duration::from_secs(60);
+/// How often the files are looked at that others may change: a new signing key is taken up this soon.
+const LOOK_AT_FILES: Duration = Duration::from_secs(5);
 /// How long the threads may take to end once nothing is left to wait for.
 const ENDING_TIME_MAX: Duration = Duration::from_secs(2);
 
@@ -39,7 +41,7 @@ enum Ending {
 
 fn supervise(line: &CommandLine, relay: &mut Relay, news: &Receiver<News>) -> ExitCode {
     let ending = loop {
-        match news.recv_timeout(MAINTENANCE) {
+        match news.recv_timeout(LOOK_AT_FILES) {
             Ok(News::Stop(signal)) => break retire(relay, news, signal),
             Ok(News::Reload) => {
                 tracing::info!("Received reload signal (hup). Reloading config and resetting internal state.");
@@ -52,7 +54,7 @@ fn supervise(line: &CommandLine, relay: &mut Relay, news: &Receiver<News>) -> Ex
             Ok(News::Shard(ShardNews::Broken) | News::DirectoryEnded) => break Ending::Fault,
             Ok(News::Shard(_)) => {}
             Err(RecvTimeoutError::Timeout) => {
-                if maintenance::look_after_keys(relay).is_err() {
+                if maintenance::look_if_due(relay).is_err() {
                     break Ending::Fault;
                 }
             }

@@ -31,12 +31,14 @@ fn keys() -> &'static Keys {
         let data = tempfile::tempdir().unwrap();
         let plan = KeyPlan {
             key_directory: data.path().join("keys"),
+            signing_directory: data.path().join("keys"),
             data_directory: data.path().to_path_buf(),
             nickname: "Unnamed".parse().unwrap(),
             offline_master: false,
             signing_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
             families: FamilyChoice::Named(Vec::new()),
             family_key_directory: data.path().join("keys"),
+            family_directory: None,
         };
         load_or_create(&plan, SystemTime::now()).unwrap()
     })

@@ -68,6 +68,7 @@ impl Keys {
             dummy_tap: Some(&self.tap),
             family: &[],
             family_keys: &[],
+            family_certs: &[],
             hibernating: false,
             contact: Some("r1@example.invalid"),
             hidden_service_dir: true,

@@ -1,7 +1,9 @@
 //! `MyFamily` and `FamilyId`.
 
-use super::FamilyIds;
-use super::reading::Reading;
+use std::path::PathBuf;
+
+use super::reading::{Reading, text};
+use super::{FamilyIds, Place};
 use crate::fingerprint::{BadFingerprint, RsaIdentity};
 use crate::nickname::Nickname;
 
@@ -24,6 +26,16 @@ impl Reading {
         family.sort();
         family.dedup();
         family
+    }
+
+    /// A relay that holds its master key makes its signing keys itself, in its key directory.
+    pub(super) fn signing_key_directory(&mut self) -> Option<PathBuf> {
+        let directory = self.last("SigningKeyDirectory", text)?;
+        if !self.switch("OfflineMasterKey", false) {
+            let at = self.place("SigningKeyDirectory").unwrap_or(Place { line: 1, column: 1 });
+            self.error(at, "SigningKeyDirectory: needs OfflineMasterKey 1, for the signing key comes from elsewhere");
+        }
+        Some(directory.into())
     }
 
     pub(super) fn family_ids(&mut self) -> FamilyIds {

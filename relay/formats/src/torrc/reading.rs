@@ -157,6 +157,8 @@ impl Reading {
             cache_directory: self.last("CacheDirectory", text).map(Into::into),
             key_directory: self.last("KeyDirectory", text).map(Into::into),
             family_key_directory: self.last("FamilyKeyDirectory", text).map(Into::into),
+            family_directory: self.last("FamilyDirectory", text).map(Into::into),
+            signing_key_directory: self.signing_key_directory(),
             user: self.last("User", text),
             logs: self.logs(),
             shutdown_wait: self
@@ -210,7 +212,7 @@ impl Reading {
         self.every(name, read).pop().map(|(_, value)| value)
     }
 
-    fn switch(&mut self, name: &str, otherwise: bool) -> bool {
+    pub(super) fn switch(&mut self, name: &str, otherwise: bool) -> bool {
         self.last(name, values::switch).unwrap_or(otherwise)
     }
 
@@ -340,7 +342,7 @@ impl Reading {
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn text(text: &str) -> Result<String, String> {
+pub(super) fn text(text: &str) -> Result<String, String> {
     match text {
         "" => Err("expected a value".to_owned()),
         _ => Ok(text.to_owned()),

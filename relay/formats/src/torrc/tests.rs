@@ -1,3 +1,5 @@
+use std::path::Path;
+
 use super::*;
 
 /// What every torrc here needs.
@@ -194,6 +196,14 @@ fn families_are_fingerprints_and_ids() {
         FamilyIds::AllPresent
     );
     assert!(complaints("FamilyId x").contains("43 base64"));
+}
+
+#[test]
+fn a_signing_key_comes_from_elsewhere_only_if_the_master_is_elsewhere_too() {
+    let torrc = good("OfflineMasterKey 1\nSigningKeyDirectory /signing\nFamilyDirectory /family");
+    assert_eq!(torrc.signing_key_directory.as_deref(), Some(Path::new("/signing")));
+    assert_eq!(torrc.family_directory.as_deref(), Some(Path::new("/family")));
+    assert!(complaints("SigningKeyDirectory /signing").contains("needs OfflineMasterKey 1"));
 }
 
 #[test]

@@ -87,6 +87,10 @@ pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Resu
         SocketAddr::V6(v6) => Some(*v6),
     };
     let ipv4 = config.advertised.iter().find_map(v4).ok_or(PublishError::NoIpv4)?;
+    let family = [&config.my_family[..], &keys.family_word.members].concat();
+    // One that has run out would make the whole descriptor worthless (TROVE-2026-062).
+    let family_certs = keys.family_word.certs.iter().filter(|cert| cert.expires() > now);
+    let family_certs: Vec<_> = family_certs.cloned().collect();
     let family_keys: Vec<_> = keys.families.iter().map(AsRef::as_ref).collect();
     let facts = DescriptorFacts {
         nickname,
@@ -107,8 +111,9 @@ pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Resu
         onion: &keys.onion,
         onion_expires: now + ONION_KEY_LIFETIME,
         dummy_tap: circumstances.dummy_tap_key.then_some(&*keys.tap),
-        family: &config.my_family,
+        family: &family,
         family_keys: &family_keys,
+        family_certs: &family_certs,
         hibernating: false,
         hidden_service_dir: false,
         contact: config.contact_info.as_deref(),

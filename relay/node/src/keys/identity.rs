@@ -31,16 +31,18 @@ struct Found {
 }
 
 impl Found {
-    fn look(directory: &Path) -> Self {
+    fn look(plan: &KeyPlan) -> Self {
+        let directory = &plan.key_directory;
         let there = |name: &str| directory.join(name).exists();
+        let signing = |name: &str| plan.signing_directory.join(name).exists();
         Self {
-            directory: directory.to_path_buf(),
+            directory: directory.clone(),
             rsa: there(key_file::RSA_IDENTITY),
             master: there(key_file::MASTER_SECRET),
             encrypted: there(key_file::MASTER_SECRET_ENCRYPTED),
             public: there(key_file::MASTER_PUBLIC),
-            signing_secret: there(key_file::SIGNING_SECRET),
-            signing_cert: there(key_file::SIGNING_CERT),
+            signing_secret: signing(key_file::SIGNING_SECRET),
+            signing_cert: signing(key_file::SIGNING_CERT),
         }
     }
 
@@ -94,7 +96,7 @@ pub(super) fn load_or_create(plan: &KeyPlan) -> Result<Identity, KeysError> {
     let directory = &plan.key_directory;
     files::private_directory(directory)?;
     let being_made = directory.join(BEING_MADE);
-    let found = Found::look(directory);
+    let found = Found::look(plan);
     if found.nothing() || (being_made.exists() && !found.whole()) {
         if plan.offline_master {
             let why = "is missing".to_owned();
@@ -151,7 +153,7 @@ fn load(plan: &KeyPlan) -> Result<Identity, KeysError> {
             files::create(&public_path, &key_file::encode_master_public(&held))?;
             held
         }
-        (None, None) => return Err(Found::look(&plan.key_directory).half()),
+        (None, None) => return Err(Found::look(plan).half()),
     };
     Ok(Identity { rsa, ed25519 })
 }

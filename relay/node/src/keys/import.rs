@@ -21,6 +21,13 @@ pub enum ImportError {
     /// FROM lacks a half of the identity.
     #[error("{path} is missing: an identity is both keys together. Restore it from a backup", path = .0.display())]
     Missing(PathBuf),
+    /// TO has the master key, which FROM says is kept elsewhere. It may be the only copy, so nobody takes it away.
+    #[error(
+        "{path} is the relay's master key, but it should be kept elsewhere. Bring it into safety and remove it here, or \
+         let the relay keep it",
+        path = .0.display()
+    )]
+    MasterStays(PathBuf),
     /// TO holds another relay.
     #[error(
         "{path} belongs to {found}, but the keys to import are those of {wanted}. Give the relay an empty directory, or \
@@ -42,20 +49,24 @@ pub enum ImportError {
 /// # Errors
 /// See [`ImportError`]. All checks come before the first write.
 pub fn import(from: &Path, to: &Path) -> Result<(RsaIdentity, Ed25519Identity), ImportError> {
-    let (rsa, ed25519) = identity_in(from)?;
-    let (rsa, ed25519) = (
-        rsa.ok_or_else(|| ImportError::Missing(from.join(key_file::RSA_IDENTITY)))?,
-        ed25519.ok_or_else(|| ImportError::Missing(from.join(key_file::MASTER_SECRET)))?,
-    );
+    let (rsa, master) = identity_in(from)?;
+    let rsa = rsa.ok_or_else(|| ImportError::Missing(from.join(key_file::RSA_IDENTITY)))?;
+    // Where somebody else keeps the master key, its public half stands for it.
+    let ed25519 = match master {
+        Some(master) => master,
+        None => public_in(from)?.ok_or_else(|| ImportError::Missing(from.join(key_file::MASTER_SECRET)))?,
+    };
     files::private_directory(to)?;
     let (rsa_there, ed25519_there) = identity_in(to)?;
     refuse_another(to, key_file::RSA_IDENTITY, rsa_there, rsa)?;
     refuse_another(to, key_file::MASTER_SECRET, ed25519_there, ed25519)?;
     refuse_another(to, key_file::MASTER_PUBLIC, public_in(to)?, ed25519)?;
-    for (name, there) in [
-        (key_file::MASTER_SECRET, ed25519_there.is_some()),
-        (key_file::RSA_IDENTITY, rsa_there.is_some()),
-    ] {
+    let ed25519_file = match master {
+        Some(_) => (key_file::MASTER_SECRET, ed25519_there.is_some()),
+        None if ed25519_there.is_some() => return Err(ImportError::MasterStays(to.join(key_file::MASTER_SECRET))),
+        None => (key_file::MASTER_PUBLIC, public_in(to)?.is_some()),
+    };
+    for (name, there) in [ed25519_file, (key_file::RSA_IDENTITY, rsa_there.is_some())] {
         if !there {
             let path = from.join(name);
             let file: Zeroizing<Vec<u8>> = files::read(&path)?.ok_or(ImportError::Missing(path))?;
@@ -162,6 +173,24 @@ mod tests {
         let refused = import(&from, &to).unwrap_err();
         assert!(matches!(refused, ImportError::AnotherRelay { .. }), "{refused}");
         assert_eq!(std::fs::read(to.join(key_file::RSA_IDENTITY)).unwrap(), before);
+    }
+
+    #[test]
+    fn a_master_that_is_kept_elsewhere_comes_by_its_public_half() {
+        let (_top, from, to) = scene();
+        let secret = std::fs::read(from.join(key_file::MASTER_SECRET)).unwrap();
+        let master = key_file::decode_ed25519_secret(Ed25519Role::Master, &secret).unwrap().public();
+        std::fs::write(from.join(key_file::MASTER_PUBLIC), key_file::encode_master_public(&master)).unwrap();
+        std::fs::remove_file(from.join(key_file::MASTER_SECRET)).unwrap();
+
+        assert_eq!(import(&from, &to).unwrap().1, master);
+        assert_eq!(import(&from, &to).unwrap().1, master, "a second time changes nothing");
+        assert!(to.join(key_file::MASTER_PUBLIC).exists() && !to.join(key_file::MASTER_SECRET).exists());
+
+        // A volume that has it from before: nothing is lost, and nothing is moved silently.
+        std::fs::write(to.join(key_file::MASTER_SECRET), &secret).unwrap();
+        assert!(matches!(import(&from, &to).unwrap_err(), ImportError::MasterStays(_)));
+        assert_eq!(std::fs::read(to.join(key_file::MASTER_SECRET)).unwrap(), secret);
     }
 
     #[test]

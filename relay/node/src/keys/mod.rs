@@ -3,11 +3,13 @@
 //! [`Keys`] is a snapshot: renewing a key makes a new one. The master identity's secret is not in it; it is read
 //! when a signing key must be certified and forgotten at once. Link keys live in memory only, in `link_keys`.
 
+mod families;
 mod files;
 mod identity;
 mod import;
 mod onion;
 mod signing;
+mod stamps;
 #[cfg(test)]
 mod tests;
 
@@ -23,8 +25,10 @@ use relay_formats::nickname::Nickname;
 use relay_formats::onion_key::OnionKeyPair;
 use relay_formats::rsa_key::{RsaKeyError, RsaSecret};
 
+pub use families::FamilyWord;
 pub use files::{DataLock, open_data_directory};
 pub use import::{ImportError, import};
+pub use stamps::Stamps;
 
 /// The relay's keys at one time. Cheap to clone; no `Debug`: secrets have no voice.
 #[derive(Clone)]
@@ -45,6 +49,8 @@ pub struct Keys {
     pub onion_old: Option<Arc<OnionKeyPair>>,
     /// Keys of the families that torrc `FamilyId` names and whose secret we hold.
     pub families: Vec<Arc<Ed25519Secret>>,
+    /// What the keepers of families say, whose keys are not here.
+    pub family_word: FamilyWord,
 }
 
 impl Keys {
@@ -59,6 +65,8 @@ impl Keys {
 pub struct KeyPlan {
     /// Where the key files are.
     pub key_directory: PathBuf,
+    /// Where the signing key and its certificate are: the key directory, or torrc `SigningKeyDirectory`.
+    pub signing_directory: PathBuf,
     /// Where the fingerprint files go.
     pub data_directory: PathBuf,
     /// For the fingerprint files.
@@ -71,6 +79,8 @@ pub struct KeyPlan {
     pub families: FamilyChoice,
     /// torrc `FamilyKeyDirectory`.
     pub family_key_directory: PathBuf,
+    /// torrc `FamilyDirectory`.
+    pub family_directory: Option<PathBuf>,
 }
 
 /// torrc `FamilyId`.
@@ -141,6 +151,9 @@ pub enum KeysError {
         /// `is missing`, `has expired`...
         why: String,
     },
+    /// What lies on disk cannot be used, and the signing key in use still can.
+    #[error("{0}. Going on with the signing key in use.")]
+    NotYet(Box<KeysError>),
     /// The certificate of the signing key does not hold.
     #[error("{path}: {error}", path = path.display())]
     Certificate {
@@ -185,7 +198,8 @@ pub fn load_or_create(plan: &KeyPlan, now: SystemTime) -> Result<Keys, KeysError
         signing_cert,
         onion: Arc::new(onion.ntor),
         onion_old: onion.ntor_old.map(Arc::new),
-        families: load_families(plan)?,
+        families: families::load_secrets(plan)?,
+        family_word: families::load_word(plan, &identity.ed25519, now),
     };
     identity::write_fingerprints(plan, &keys)?;
     Ok(keys)
@@ -198,11 +212,23 @@ pub use signing::RENEW_BEFORE;
 /// are new. `None` where nothing has changed.
 ///
 /// # Errors
-/// As [`load_or_create`]; an expired signing key that cannot be renewed ends the relay.
+/// As [`load_or_create`]; an expired signing key that cannot be renewed ends the relay. While the one in use is good, a
+/// worse one on disk does not: it may be half of a change under way.
 pub fn renew(plan: &KeyPlan, keys: &Keys, now: SystemTime) -> Result<Option<Keys>, KeysError> {
-    let fresh = load_or_create(plan, now)?;
+    let mut fresh = match load_or_create(plan, now) {
+        Ok(fresh) => fresh,
+        Err(_) if keys.signing_cert.expires() <= now => {
+            return Err(KeysError::NeedsMaster {
+                directory: plan.signing_directory.clone(),
+                why: "has expired".to_owned(),
+            });
+        }
+        Err(error) => return Err(KeysError::NotYet(Box::new(error))),
+    };
+    signing::keep_the_better(&mut fresh, keys, now);
     let same = fresh.signing.public() == keys.signing.public()
         && fresh.signing_cert == keys.signing_cert
+        && fresh.family_word == keys.family_word
         && fresh.onion.public() == keys.onion.public()
         && fresh.onion_old.as_ref().map(|old| *old.public()) == keys.onion_old.as_ref().map(|old| *old.public())
         && fresh
@@ -215,25 +241,4 @@ pub fn renew(plan: &KeyPlan, keys: &Keys, now: SystemTime) -> Result<Option<Keys
         return Err(KeysError::Mismatch { path });
     }
     Ok((!same).then_some(fresh))
-}
-
-fn load_families(plan: &KeyPlan) -> Result<Vec<Arc<Ed25519Secret>>, KeysError> {
-    if plan.families == FamilyChoice::Named(Vec::new()) {
-        return Ok(Vec::new());
-    }
-    let found = files::family_keys(&plan.family_key_directory)?;
-    match &plan.families {
-        FamilyChoice::AllFound => Ok(found.into_iter().map(Arc::new).collect()),
-        FamilyChoice::Named(wanted) => {
-            let missing = wanted.iter().find(|id| !found.iter().any(|key| key.public() == **id));
-            if let Some(missing) = missing {
-                return Err(KeysError::NoFamilyKey(*missing));
-            }
-            Ok(found
-                .into_iter()
-                .filter(|key| wanted.contains(&key.public()))
-                .map(Arc::new)
-                .collect())
-        }
-    }
 }

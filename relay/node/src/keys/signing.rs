@@ -1,13 +1,15 @@
 //! The medium-term signing key and the master key's certificate for it.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use relay_formats::cert::{CertError, CertType, Certified, Ed25519Cert, NameSigner};
 use relay_formats::ed25519_key::Ed25519Secret;
 use relay_formats::key_file::{self, Ed25519Role};
+use relay_formats::time_text;
 
 use super::identity::{Identity, master_secret};
-use super::{KeyPlan, KeysError, files};
+use super::{KeyPlan, Keys, KeysError, files};
 
 /// The signing key is renewed this long before its certificate expires (C tor, `TestingSigningKeySlop`).
 pub const RENEW_BEFORE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -25,10 +27,7 @@ pub(super) fn load_or_renew(
         Ok((key, cert)) => match master_secret(plan)? {
             Some(master) => return make(plan, &master, now),
             None => {
-                tracing::warn!(
-                    "It looks like I should try to generate and sign a new medium-term signing key, because the one I \
-                     have is going to expire soon. But the master key is not here: copy a fresh signing key in."
-                );
+                warn_of_the_end(&cert, now);
                 return Ok((key, cert));
             }
         },
@@ -37,9 +36,49 @@ pub(super) fn load_or_renew(
     match master_secret(plan)? {
         Some(master) => make(plan, &master, now),
         None => Err(KeysError::NeedsMaster {
-            directory: plan.key_directory.clone(),
+            directory: plan.signing_directory.clone(),
             why,
         }),
+    }
+}
+
+/// Once a day is enough (C tor says it daily): the files are looked at every few seconds.
+fn warn_of_the_end(cert: &Ed25519Cert, now: SystemTime) {
+    static LAST: Mutex<Option<SystemTime>> = Mutex::new(None);
+    if !a_day_after(&LAST, now) {
+        return;
+    }
+    let hours = cert.expires().duration_since(now).unwrap_or_default().as_secs() / 3600;
+    tracing::warn!(
+        "It looks like I should try to generate and sign a new medium-term signing key, because the one I have is going \
+         to expire soon. But the master identity key is not here: put a new signing key and certificate into place, or \
+         this relay stops in {hours} hours."
+    );
+}
+
+fn a_day_after(last: &Mutex<Option<SystemTime>>, now: SystemTime) -> bool {
+    let mut last = last.lock().unwrap_or_else(PoisonError::into_inner);
+    if last.is_some_and(|last| now.duration_since(last).is_ok_and(|since| since < RENEW_BEFORE)) {
+        return false;
+    }
+    *last = Some(now);
+    true
+}
+
+/// Of two good signing keys the one that lasts longer: a key that was put in place is not given up for an older one.
+pub(super) fn keep_the_better(fresh: &mut Keys, held: &Keys, now: SystemTime) {
+    let (new, old) = (fresh.signing_cert.expires(), held.signing_cert.expires());
+    if fresh.signing.public() != held.signing.public() && new <= old && old > now {
+        static LAST: Mutex<Option<SystemTime>> = Mutex::new(None);
+        if a_day_after(&LAST, now) {
+            tracing::warn!(
+                "The signing key on disk ends no later than the one in use ({} and {}). Going on with the one in use.",
+                time_text::format(new),
+                time_text::format(old)
+            );
+        }
+        fresh.signing = Arc::clone(&held.signing);
+        fresh.signing_cert = held.signing_cert.clone();
     }
 }
 
@@ -48,8 +87,8 @@ type Held = Result<(Ed25519Secret, Ed25519Cert), String>;
 
 fn load(plan: &KeyPlan, identity: &Identity, now: SystemTime) -> Result<Held, KeysError> {
     let (secret_path, cert_path) = (
-        plan.key_directory.join(key_file::SIGNING_SECRET),
-        plan.key_directory.join(key_file::SIGNING_CERT),
+        plan.signing_directory.join(key_file::SIGNING_SECRET),
+        plan.signing_directory.join(key_file::SIGNING_CERT),
     );
     let (Some(secret), Some(cert)) = (files::read(&secret_path)?, files::read(&cert_path)?) else {
         return Ok(Err("is missing".to_owned()));
@@ -79,9 +118,9 @@ fn make(plan: &KeyPlan, master: &Ed25519Secret, now: SystemTime) -> Result<(Ed25
     let certified = Certified::Key(key.public());
     let cert = Ed25519Cert::issue(CertType::IDENTITY_SIGNING, certified, expires, master, NameSigner::Yes);
     let file = key_file::encode_ed25519_secret(Ed25519Role::Signing, &key);
-    files::replace(&plan.key_directory.join(key_file::SIGNING_SECRET), &file)?;
+    files::replace(&plan.signing_directory.join(key_file::SIGNING_SECRET), &file)?;
     files::replace(
-        &plan.key_directory.join(key_file::SIGNING_CERT),
+        &plan.signing_directory.join(key_file::SIGNING_CERT),
         &key_file::encode_signing_cert(&cert),
     )?;
     Ok((key, cert))

@@ -7,19 +7,26 @@ use std::time::{Duration, SystemTime};
 use relay_formats::key_file;
 use tempfile::TempDir;
 
-use super::{FamilyChoice, KeyPlan, Keys, KeysError, load_or_create, open_data_directory, renew};
+use relay_formats::cert::{CertType, Certified, Ed25519Cert, NameSigner};
+use relay_formats::ed25519_key::Ed25519Secret;
+use relay_formats::family_bundle::FamilyBundle;
+use relay_formats::key_file::Ed25519Role;
+
+use super::{FamilyChoice, KeyPlan, Keys, KeysError, Stamps, load_or_create, open_data_directory, renew};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 fn plan(data: &Path) -> KeyPlan {
     KeyPlan {
         key_directory: data.join("keys"),
+        signing_directory: data.join("keys"),
         data_directory: data.to_path_buf(),
         nickname: "Unnamed".parse().unwrap(),
         offline_master: false,
         signing_lifetime: 30 * DAY,
         families: FamilyChoice::Named(Vec::new()),
         family_key_directory: data.join("keys"),
+        family_directory: None,
     }
 }
 
@@ -172,6 +179,118 @@ fn a_signing_key_is_renewed_a_day_before_its_end() {
     assert_eq!(identity(&renewed), identity(&keys));
     assert_ne!(renewed.signing.public(), keys.signing.public());
     assert!(renewed.signing_cert.expires() > now + 59 * DAY);
+}
+
+/// A relay whose master key is kept elsewhere, as in a pod: the public half on the volume, and the signing key in a
+/// directory whose contents are swapped by a link.
+struct Kept {
+    data: TempDir,
+    plan: KeyPlan,
+    master: Ed25519Secret,
+    generation: u32,
+}
+
+impl Kept {
+    fn new() -> Self {
+        let data = tempfile::tempdir().unwrap();
+        let plan = KeyPlan {
+            offline_master: true,
+            signing_directory: data.path().join("signing/..data"),
+            family_directory: Some(data.path().join("family")),
+            ..plan(data.path())
+        };
+        let (_donor, donor_plan, _) = new_relay();
+        fs::create_dir(&plan.key_directory).unwrap();
+        fs::create_dir(data.path().join("signing")).unwrap();
+        for name in [key_file::RSA_IDENTITY, key_file::MASTER_PUBLIC] {
+            fs::copy(donor_plan.key_directory.join(name), plan.key_directory.join(name)).unwrap();
+        }
+        let master = fs::read(donor_plan.key_directory.join(key_file::MASTER_SECRET)).unwrap();
+        let master = key_file::decode_ed25519_secret(Ed25519Role::Master, &master).unwrap();
+        let generation = 0;
+        Self { data, plan, master, generation }
+    }
+
+    fn put_signing_key(&mut self, by: &Ed25519Secret, ends: SystemTime) {
+        self.generation += 1;
+        let name = format!("generation-{}", self.generation);
+        let folder = self.data.path().join("signing").join(&name);
+        fs::create_dir(&folder).unwrap();
+        let key = Ed25519Secret::generate(&mut rand::rng());
+        let (kind, certified) = (CertType::IDENTITY_SIGNING, Certified::Key(key.public()));
+        let cert = Ed25519Cert::issue(kind, certified, ends, by, NameSigner::Yes);
+        let secret = key_file::encode_ed25519_secret(Ed25519Role::Signing, &key);
+        fs::write(folder.join(key_file::SIGNING_SECRET), secret.as_slice()).unwrap();
+        fs::write(folder.join(key_file::SIGNING_CERT), key_file::encode_signing_cert(&cert)).unwrap();
+        let aside = self.data.path().join("signing/..tmp");
+        std::os::unix::fs::symlink(name, &aside).unwrap();
+        fs::rename(aside, &self.plan.signing_directory).unwrap();
+    }
+
+    fn master(&self) -> Ed25519Secret {
+        Ed25519Secret::from_expanded(self.master.expanded())
+    }
+}
+
+#[test]
+fn a_signing_key_put_in_place_by_its_keeper_is_taken_up() {
+    let (mut kept, now) = (Kept::new(), SystemTime::now());
+    kept.put_signing_key(&kept.master(), now + 7 * DAY);
+    let keys = load_or_create(&kept.plan, now).unwrap();
+    assert_eq!(keys.ed25519_identity, kept.master.public());
+    let before = Stamps::take(&kept.plan);
+    assert!(renew(&kept.plan, &keys, now).unwrap().is_none());
+
+    kept.put_signing_key(&kept.master(), now + 11 * DAY);
+    assert_ne!(Stamps::take(&kept.plan), before);
+    let renewed = renew(&kept.plan, &keys, now).unwrap().unwrap();
+    assert_ne!(renewed.signing.public(), keys.signing.public());
+    assert_eq!(identity(&renewed), identity(&keys));
+    assert!(renewed.signing_cert.expires() >= now + 11 * DAY);
+    assert!(!kept.plan.key_directory.join(key_file::SIGNING_SECRET).exists());
+}
+
+#[test]
+fn a_signing_key_that_is_no_better_is_left() {
+    let (mut kept, now) = (Kept::new(), SystemTime::now());
+    kept.put_signing_key(&kept.master(), now + 7 * DAY);
+    let keys = load_or_create(&kept.plan, now).unwrap();
+
+    kept.put_signing_key(&kept.master(), now + 3 * DAY);
+    assert!(renew(&kept.plan, &keys, now).unwrap().is_none(), "an older one");
+    let stranger = Ed25519Secret::generate(&mut rand::rng());
+    kept.put_signing_key(&stranger, now + 9 * DAY);
+    let error = renew(&kept.plan, &keys, now).err().unwrap();
+    assert!(matches!(error, KeysError::NotYet(_)), "another master's: {error}");
+    fs::remove_file(&kept.plan.signing_directory).unwrap();
+    assert!(matches!(renew(&kept.plan, &keys, now), Err(KeysError::NotYet(_))), "none");
+    let error = renew(&kept.plan, &keys, now + 8 * DAY).err().unwrap();
+    assert!(matches!(error, KeysError::NeedsMaster { .. }), "after its end: {error}");
+}
+
+#[test]
+fn a_familys_keeper_is_heard_and_its_damaged_words_are_not() {
+    let (mut kept, now) = (Kept::new(), SystemTime::now());
+    kept.put_signing_key(&kept.master(), now + 7 * DAY);
+    let keys = load_or_create(&kept.plan, now).unwrap();
+    assert!(keys.family_word.certs.is_empty());
+
+    let family = Ed25519Secret::generate(&mut rand::rng());
+    let (kind, us) = (CertType::FAMILY_IDENTITY, kept.master.public());
+    let cert = Ed25519Cert::issue(kind, Certified::Key(us), now + 30 * DAY, &family, NameSigner::Yes);
+    let bundle = FamilyBundle {
+        members: vec![keys.rsa_identity()],
+        certs: vec![(us, cert.clone())],
+    };
+    let directory = kept.plan.family_directory.clone().unwrap();
+    fs::create_dir(&directory).unwrap();
+    fs::write(directory.join("0.family"), bundle.to_text()).unwrap();
+    fs::write(directory.join("1.family"), "no bundle").unwrap();
+    let heard = renew(&kept.plan, &keys, now).unwrap().unwrap();
+    assert_eq!(heard.family_word.certs, [cert]);
+    assert_eq!(heard.family_word.members, [keys.rsa_identity()]);
+    let later = renew(&kept.plan, &heard, now + 6 * DAY).unwrap();
+    assert!(later.is_none());
 }
 
 #[test]

@@ -6,13 +6,23 @@ use std::time::{Instant, SystemTime};
 use super::start::{Relay, limits_of, settings};
 use crate::cli::CommandLine;
 use crate::config::Config;
-use crate::keys::{self, Keys, KeysError};
+use crate::keys::{self, Keys, KeysError, Stamps};
 use crate::link_keys::{self, LinkKeys};
 use crate::shards::Order;
 use crate::startup::{self, StartError};
 
 /// The signing key has run out for good.
 pub(super) struct Expired;
+
+/// As [`look_after_keys`], where a file has changed or the last look is a minute ago.
+pub(super) fn look_if_due(relay: &mut Relay) -> Result<(), Expired> {
+    let stamps = Stamps::take(&relay.config.borrow().key_plan());
+    if stamps == relay.key_stamps && relay.keys_looked_at.elapsed() < super::MAINTENANCE {
+        return Ok(());
+    }
+    (relay.key_stamps, relay.keys_looked_at) = (stamps, Instant::now());
+    look_after_keys(relay)
+}
 
 /// Renews what is due. A disk that fails for a moment is no reason to end; a signing key that has expired is.
 pub(super) fn look_after_keys(relay: &mut Relay) -> Result<(), Expired> {

@@ -21,7 +21,7 @@ use crate::cli::CommandLine;
 use crate::config::{Config, Listen};
 use crate::crypto_pool::CryptoPool;
 use crate::directory::{self, DirectoryContext};
-use crate::keys::{DataLock, Keys};
+use crate::keys::{DataLock, Keys, Stamps};
 use crate::limits;
 use crate::link;
 use crate::link_keys::{LinkKeys, LinkKeysError};
@@ -44,6 +44,9 @@ pub(super) struct Relay {
     pub(super) shards: Vec<Mailbox>,
     /// When the link keys were made.
     pub(super) link_keys_made: Instant,
+    /// How the files looked when the keys were last loaded, and when that was.
+    pub(super) key_stamps: Stamps,
+    pub(super) keys_looked_at: Instant,
     /// How fast the links of all shards may be read and written.
     pub(super) rates: Arc<RateLimits>,
     pub(super) log: LogHandle,
@@ -132,6 +135,8 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
         shutdown: watch::Sender::new(false),
         shards: vec![mailbox],
         link_keys_made: Instant::now(),
+        key_stamps: Stamps::default(),
+        keys_looked_at: Instant::now(),
         rates,
         log,
         ports,

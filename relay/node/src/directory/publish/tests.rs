@@ -139,3 +139,23 @@ async fn an_overloaded_authority_is_asked_again() {
     assert_eq!(uploads.run(&[], noon()).await, 0);
     assert!(uploads.next().is_some());
 }
+
+#[test]
+fn a_members_descriptor_carries_its_familys_certificate_and_list() {
+    use relay_formats::cert::{CertType, Certified, Ed25519Cert, NameSigner};
+    use relay_formats::ed25519_key::Ed25519Secret;
+    let room = tempfile::tempdir().unwrap();
+    let (config, mut keys) = relay(room.path());
+    let family = Ed25519Secret::generate(&mut rand::rng());
+    let cert = |days: u64| {
+        let ends = noon() + Duration::from_secs(days * 86_400);
+        let (kind, us) = (CertType::FAMILY_IDENTITY, Certified::Key(keys.ed25519_identity));
+        Ed25519Cert::issue(kind, us, ends, &family, NameSigner::Yes)
+    };
+    let (good, expired) = (cert(30), cert(0));
+    keys.family_word.certs = vec![good, expired];
+    keys.family_word.members = vec![relay_formats::fingerprint::RsaIdentity([7; 20])];
+    let body = make(&config, &keys, &circumstances()).unwrap();
+    assert_eq!(body.matches("\nfamily-cert\n-----BEGIN FAMILY CERT-----").count(), 1);
+    assert!(body.contains(&format!("${}", "07".repeat(20))), "{body}");
+}
