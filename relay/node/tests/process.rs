@@ -191,3 +191,56 @@ fn a_torrc_that_changes_on_disk_is_heeded_without_a_signal_and_a_bad_one_is_not(
     signal(&child, rustix::process::Signal::TERM);
     assert_eq!(child.wait().unwrap().code(), Some(0));
 }
+
+#[test]
+fn a_new_signing_key_reaches_the_running_relay_and_its_end_stops_it() {
+    use relay_formats::cert::{CertType, Certified, Ed25519Cert, NameSigner};
+    use relay_formats::ed25519_key::Ed25519Secret;
+    use relay_formats::key_file::{self, Ed25519Role};
+    use relay_formats::rsa_key::RsaSecret;
+    use std::time::{Duration, SystemTime};
+
+    let directory = relay_directory("OfflineMasterKey 1");
+    let (keys, signing) = (directory.path().join("data/keys"), directory.path().join("signing"));
+    let torrc = directory.path().join("torrc");
+    let with_signing = format!(
+        "{}SigningKeyDirectory {}\n",
+        std::fs::read_to_string(&torrc).unwrap(),
+        signing.display()
+    );
+    std::fs::write(&torrc, with_signing).unwrap();
+    let master = Ed25519Secret::generate(&mut rand::rng());
+    std::fs::create_dir_all(&keys).unwrap();
+    std::fs::create_dir(&signing).unwrap();
+    let rsa = RsaSecret::generate(&mut rand::rng()).unwrap().to_pem().unwrap();
+    std::fs::write(keys.join(key_file::RSA_IDENTITY), rsa.as_bytes()).unwrap();
+    std::fs::write(
+        keys.join(key_file::MASTER_PUBLIC),
+        key_file::encode_master_public(&master.public()),
+    )
+    .unwrap();
+    let put = |ends: SystemTime| {
+        let key = Ed25519Secret::generate(&mut rand::rng());
+        let (kind, certified) = (CertType::IDENTITY_SIGNING, Certified::Key(key.public()));
+        let cert = Ed25519Cert::issue(kind, certified, ends, &master, NameSigner::Yes);
+        let secret = key_file::encode_ed25519_secret(Ed25519Role::Signing, &key);
+        std::fs::write(signing.join(key_file::SIGNING_SECRET), secret.as_slice()).unwrap();
+        std::fs::write(signing.join(key_file::SIGNING_CERT), key_file::encode_signing_cert(&cert)).unwrap();
+    };
+    let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
+    put(now + 7 * day);
+
+    let (mut child, mut lines) = start(directory.path(), "identity key ed25519 fingerprint");
+    put(now + 14 * day);
+    assert!(lines.any(|line| line.contains("using the new ones")));
+    signal(&child, rustix::process::Signal::TERM);
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+    for kept in [key_file::SIGNING_SECRET, key_file::MASTER_SECRET] {
+        assert!(!keys.join(kept).exists(), "{kept} must not lie on the volume");
+    }
+
+    put(now - day);
+    let output = relay(directory.path()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("has expired"), "{}", text(&output));
+}
