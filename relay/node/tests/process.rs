@@ -225,7 +225,11 @@ fn a_new_signing_key_reaches_the_running_relay_and_its_end_stops_it() {
         let cert = Ed25519Cert::issue(kind, certified, ends, &master, NameSigner::Yes);
         let secret = key_file::encode_ed25519_secret(Ed25519Role::Signing, &key);
         std::fs::write(signing.join(key_file::SIGNING_SECRET), secret.as_slice()).unwrap();
-        std::fs::write(signing.join(key_file::SIGNING_CERT), key_file::encode_signing_cert(&cert)).unwrap();
+        std::fs::write(
+            signing.join(key_file::SIGNING_CERT),
+            key_file::encode_signing_cert(&cert),
+        )
+        .unwrap();
     };
     let (now, day) = (SystemTime::now(), Duration::from_secs(86_400));
     put(now + 7 * day);

@@ -32,8 +32,13 @@ impl Reading {
     pub(super) fn signing_key_directory(&mut self) -> Option<PathBuf> {
         let directory = self.last("SigningKeyDirectory", text)?;
         if !self.switch("OfflineMasterKey", false) {
-            let at = self.place("SigningKeyDirectory").unwrap_or(Place { line: 1, column: 1 });
-            self.error(at, "SigningKeyDirectory: needs OfflineMasterKey 1, for the signing key comes from elsewhere");
+            let at = self
+                .place("SigningKeyDirectory")
+                .unwrap_or(Place { line: 1, column: 1 });
+            self.error(
+                at,
+                "SigningKeyDirectory: needs OfflineMasterKey 1, for the signing key comes from elsewhere",
+            );
         }
         Some(directory.into())
     }

@@ -179,8 +179,14 @@ mod tests {
     fn a_master_that_is_kept_elsewhere_comes_by_its_public_half() {
         let (_top, from, to) = scene();
         let secret = std::fs::read(from.join(key_file::MASTER_SECRET)).unwrap();
-        let master = key_file::decode_ed25519_secret(Ed25519Role::Master, &secret).unwrap().public();
-        std::fs::write(from.join(key_file::MASTER_PUBLIC), key_file::encode_master_public(&master)).unwrap();
+        let master = key_file::decode_ed25519_secret(Ed25519Role::Master, &secret)
+            .unwrap()
+            .public();
+        std::fs::write(
+            from.join(key_file::MASTER_PUBLIC),
+            key_file::encode_master_public(&master),
+        )
+        .unwrap();
         std::fs::remove_file(from.join(key_file::MASTER_SECRET)).unwrap();
 
         assert_eq!(import(&from, &to).unwrap().1, master);

@@ -208,7 +208,12 @@ impl Kept {
         let master = fs::read(donor_plan.key_directory.join(key_file::MASTER_SECRET)).unwrap();
         let master = key_file::decode_ed25519_secret(Ed25519Role::Master, &master).unwrap();
         let generation = 0;
-        Self { data, plan, master, generation }
+        Self {
+            data,
+            plan,
+            master,
+            generation,
+        }
     }
 
     fn put_signing_key(&mut self, by: &Ed25519Secret, ends: SystemTime) {
@@ -221,7 +226,11 @@ impl Kept {
         let cert = Ed25519Cert::issue(kind, certified, ends, by, NameSigner::Yes);
         let secret = key_file::encode_ed25519_secret(Ed25519Role::Signing, &key);
         fs::write(folder.join(key_file::SIGNING_SECRET), secret.as_slice()).unwrap();
-        fs::write(folder.join(key_file::SIGNING_CERT), key_file::encode_signing_cert(&cert)).unwrap();
+        fs::write(
+            folder.join(key_file::SIGNING_CERT),
+            key_file::encode_signing_cert(&cert),
+        )
+        .unwrap();
         let aside = self.data.path().join("signing/..tmp");
         std::os::unix::fs::symlink(name, &aside).unwrap();
         fs::rename(aside, &self.plan.signing_directory).unwrap();
@@ -263,7 +272,10 @@ fn a_signing_key_that_is_no_better_is_left() {
     let error = renew(&kept.plan, &keys, now).err().unwrap();
     assert!(matches!(error, KeysError::NotYet(_)), "another master's: {error}");
     fs::remove_file(&kept.plan.signing_directory).unwrap();
-    assert!(matches!(renew(&kept.plan, &keys, now), Err(KeysError::NotYet(_))), "none");
+    assert!(
+        matches!(renew(&kept.plan, &keys, now), Err(KeysError::NotYet(_))),
+        "none"
+    );
     let error = renew(&kept.plan, &keys, now + 8 * DAY).err().unwrap();
     assert!(matches!(error, KeysError::NeedsMaster { .. }), "after its end: {error}");
 }
