@@ -4,6 +4,7 @@
 //! both need, and the stories told on them. Everything here needs root and works on this machine only; nothing
 //! leaves loopback and the addresses of RFC 2544 (198.18.0.0/15), which are routed nowhere.
 
+pub mod bench;
 pub mod cgroup;
 pub mod cluster;
 pub mod command;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use e2e::suite::Layer;
-use e2e::{cluster, demo, image, interrupt, programs, say, snapshot, story, suite, tornet};
+use e2e::{bench, cluster, demo, image, interrupt, programs, say, snapshot, story, suite, tornet};
 
 /// Real processes on this machine: a cluster, a private Tor network, and the stories told on them.
 #[derive(Parser)]
@@ -40,6 +40,8 @@ enum What {
     /// What is shown on real processes.
     #[command(subcommand)]
     Story(Story),
+    /// Our relay beside C tor at the same position: how fast, and what it costs.
+    Bench(bench::Arguments),
     /// Everything of this machine that a run of ours could leave behind, one line each.
     Snapshot,
 }
@@ -109,6 +111,7 @@ fn run(what: What) -> Result<()> {
         What::Tornet(arguments) => tornet::cli::run(arguments)?,
         What::Story(Story::Slot(slotted)) => story::slot::tell(&slotted)?,
         What::Story(Story::Carry(carried)) => story::carry::tell(&carried)?,
+        What::Bench(arguments) => bench::run(arguments)?,
         What::Snapshot => say::plain(snapshot::take()?.to_string()),
     }
     Ok(())

@@ -53,6 +53,28 @@ pub fn build_pause(workspace: &Path) -> anyhow::Result<PathBuf> {
     build_pause_into(&workspace, &target)
 }
 
+/// Builds the relay as [`build_static`] does, but with symbols and frame pointers, for `perf`. Its target folder is its
+/// own: both flags concern every crate.
+///
+/// # Errors
+/// As [`build_static`].
+pub fn build_profiled(workspace: &Path) -> anyhow::Result<PathBuf> {
+    let (workspace, target) = whereabouts(workspace)?;
+    let target = target.join("profiled");
+    let toolchain = Toolchain::ask(&workspace)?;
+    let flags = ["--release", "--target", &toolchain.host];
+    let _lock = shared::take_over(&workspace, &target, &flags)?;
+    let mut build = cargo_build(&workspace, &target, &["relay-node"], &flags, &toolchain);
+    let mut rustflags = rust_flags(&toolchain, &target);
+    rustflags.push("\u{1f}-Cforce-frame-pointers=yes");
+    build
+        .env("CARGO_ENCODED_RUSTFLAGS", rustflags)
+        .env("CFLAGS", format!("{} -fno-omit-frame-pointer", c_flags(&target)))
+        .env("CARGO_PROFILE_RELEASE_STRIP", "none");
+    run(&mut build)?;
+    Ok(target.join(&toolchain.host).join("release/relay"))
+}
+
 /// The workspace's root and the target folder that all checkouts share. A build for one compiler is of no use to
 /// another.
 fn whereabouts(workspace: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {
@@ -86,7 +108,7 @@ fn build(workspace: &Path, target: &Path, packages: &[&str], programs: &[&str]) 
     let toolchain = Toolchain::ask(workspace)?;
     let flags = ["--release", "--target", &toolchain.host];
     let _lock = shared::take_over(workspace, target, &flags)?;
-    build_packages(workspace, target, packages, &flags, &toolchain)?;
+    run(&mut cargo_build(workspace, target, packages, &flags, &toolchain))?;
     let built = target.join(&toolchain.host).join("release");
     for program in programs {
         let from = built.join(program);
@@ -101,13 +123,7 @@ fn build(workspace: &Path, target: &Path, packages: &[&str], programs: &[&str]) 
     Ok(ours)
 }
 
-fn build_packages(
-    workspace: &Path,
-    target: &Path,
-    packages: &[&str],
-    flags: &[&str],
-    toolchain: &Toolchain,
-) -> anyhow::Result<()> {
+fn cargo_build(workspace: &Path, target: &Path, packages: &[&str], flags: &[&str], toolchain: &Toolchain) -> Command {
     let mut build = Command::new(cargo());
     build
         .current_dir(workspace)
@@ -126,6 +142,10 @@ fn build_packages(
         .env("CARGO_PROFILE_RELEASE_DEBUG", "false")
         .env_remove("RUSTFLAGS")
         .env_remove("CARGO_INCREMENTAL");
+    build
+}
+
+fn run(build: &mut Command) -> anyhow::Result<()> {
     let status = build.status().context("cannot start cargo: is Rust installed?")?;
     ensure!(
         status.success(),

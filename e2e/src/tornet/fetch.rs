@@ -151,10 +151,7 @@ impl Network {
         let seconds = began.elapsed().as_secs_f64();
         let after = self.used();
 
-        let spent = |(name, usage): (&String, &observe::Usage)| {
-            let earlier = before.get(name).map_or(0.0, observe::Usage::cpu_seconds);
-            (name.clone(), round(usage.cpu_seconds() - earlier))
-        };
+        let spent = |(name, usage): (&String, &observe::Usage)| (name.clone(), round(usage.since(before.get(name))));
         Ok(Fetched {
             path: steered.path(),
             pin: fetch.pin,

@@ -1,0 +1,185 @@
+//! Our relay beside C tor at the same position, in one network and one run: how fast, and what it costs.
+//!
+//! Figures of two runs cannot be compared, as machines and their other tenants differ from hour to hour. So C tor and
+//! ours take turns, the ratio is made within each round, and a second C tor in the same turns shows how far two equal
+//! programs differ: what the bench can resolve.
+
+mod measure;
+mod plan;
+mod profile;
+mod report;
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+
+pub use plan::{Place, Way};
+
+use crate::demo::images;
+use crate::image;
+use crate::programs::repository;
+use crate::say;
+use crate::story::neighbours::{self, Program};
+use crate::tornet::{Network, Slot, Spec, spec};
+use measure::Sample;
+use plan::{Layout, Subject};
+
+/// What is measured.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Arguments {
+    /// Our relay's program; built statically unless given
+    #[arg(long)]
+    relay: Option<String>,
+    /// Where the relay under test stands
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Place::ALL)]
+    positions: Vec<Place>,
+    /// Streams at the same time, over at most 32 circuits
+    #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 32, 128])]
+    streams: Vec<usize>,
+    /// Which way the bytes go
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Way::ALL)]
+    ways: Vec<Way>,
+    /// Rounds; C tor, ours and the second C tor take turns in each
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Bytes of a transfer; a quarter of it with a single stream
+    #[arg(long, value_parser = crate::tornet::size, default_value = "200M")]
+    bytes: u64,
+    /// No second C tor
+    #[arg(long)]
+    no_control: bool,
+    /// Further torrc line of our relay
+    #[arg(long)]
+    torrc: Vec<String>,
+    /// Write where the CPU time goes into this folder, for C tor and for ours (a build of its own, with symbols)
+    #[arg(long)]
+    profile: Option<PathBuf>,
+    /// Our relay with symbols and frame pointers, for --profile; built unless given
+    #[arg(long)]
+    relay_with_symbols: Option<String>,
+    /// Write every single measurement into this file, a JSON object a line
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// What issue trackers want to know in a quarter of an hour: three rounds, 1 and 32 streams
+    #[arg(long)]
+    short: bool,
+}
+
+/// Runs the network, measures, and prints a line for each measurement and a table at the end.
+///
+/// # Errors
+/// The network does not come up, or a transfer fails: a relay that loses bytes has no speed.
+pub fn run(mut arguments: Arguments) -> Result<()> {
+    if arguments.short {
+        arguments.streams = vec![1, 32];
+        arguments.rounds = 3;
+    }
+    let folder = spec::folder().with_file_name("relayfleet-bench");
+    Network::down(&folder)?;
+    let relay = match &arguments.relay {
+        Some(relay) => relay.clone(),
+        None => images::programs()?.relay.display().to_string(),
+    };
+    let mut programs = vec![(Subject::Ours, Program::take(&relay)?)];
+    if arguments.profile.is_some() {
+        let with_symbols = match &arguments.relay_with_symbols {
+            Some(relay) => relay.clone(),
+            None => {
+                say::step("building the relay with symbols and frame pointers (cargo, release)");
+                image::build_profiled(&repository())?.display().to_string()
+            }
+        };
+        programs.push((Subject::Profiled, Program::take(&with_symbols)?));
+    }
+    let layout = Layout::new(!arguments.no_control, arguments.profile.is_some());
+    let network = Network::up(&folder, &spec(&arguments, &layout, &programs))?;
+    match measured(&network, &arguments, &layout) {
+        Ok(()) => Network::down(&folder),
+        Err(error) => {
+            Network::stop(&folder)?;
+            bail!("{error:#}\nthe logs: {}", folder.join("node").display())
+        }
+    }
+}
+
+fn spec(arguments: &Arguments, layout: &Layout, programs: &[(Subject, Program)]) -> Spec {
+    let mut slots = Vec::new();
+    let mut torrc = Vec::new();
+    for place in &arguments.positions {
+        for (subject, program) in programs {
+            let Some(node) = layout.node(*place, *subject) else {
+                continue;
+            };
+            if slots.iter().any(|slot: &Slot| slot.node == node) {
+                continue;
+            }
+            torrc.extend(arguments.torrc.iter().map(|line| (node.clone(), line.clone())));
+            slots.push(Slot {
+                node,
+                command: program.command(),
+            });
+        }
+    }
+    Spec {
+        prefix: neighbours::prefix(),
+        relays: layout.relays(),
+        exits: layout.exits(&arguments.positions),
+        slots,
+        torrc,
+        // Votes cost CPU; the network is up for less than this.
+        voting_interval: std::time::Duration::from_secs(300),
+        ..Spec::default()
+    }
+}
+
+fn measured(network: &Network, arguments: &Arguments, layout: &Layout) -> Result<()> {
+    let mut samples: Vec<Sample> = Vec::new();
+    report::machine();
+    for place in &arguments.positions {
+        for subject in layout.subjects() {
+            measure::warm_up(network, layout, *place, *subject)?;
+        }
+        for streams in &arguments.streams {
+            for way in &arguments.ways {
+                let case = plan::Case {
+                    place: *place,
+                    way: *way,
+                    streams: *streams,
+                    bytes: if *streams == 1 {
+                        arguments.bytes / 4
+                    } else {
+                        arguments.bytes
+                    },
+                };
+                samples.extend(rounds(network, arguments, layout, case)?);
+            }
+        }
+    }
+    if let Some(path) = &arguments.json {
+        report::write_json(path, &samples)?;
+    }
+    say::plain(report::table(&samples));
+    if let Some(folder) = &arguments.profile {
+        profile::take(network, layout, &arguments.positions, arguments.bytes, folder)?;
+    }
+    Ok(())
+}
+
+fn rounds(network: &Network, arguments: &Arguments, layout: &Layout, case: plan::Case) -> Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    for round in 0..arguments.rounds {
+        // Each is first as often as the others: what a turn leaves behind would favour the same one every time.
+        let measured = layout.measured();
+        for subject in measured
+            .iter()
+            .cycle()
+            .skip(round % measured.len())
+            .take(measured.len())
+        {
+            let sample = measure::one(network, layout, case, *subject, round)?;
+            say::step(report::line(&sample));
+            samples.push(sample);
+        }
+    }
+    Ok(samples)
+}
