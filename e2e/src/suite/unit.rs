@@ -13,6 +13,10 @@ pub(super) fn run(tally: &mut Tally) {
         // What is ignored here belongs to the layers that follow, and is counted there.
         tests("unit", &mut cargo).map(|counts| Counts { skipped: 0, ..counts })
     });
+    tally.check("a thousand seeds of relays on a bad network", || {
+        let mut cargo = cargo("test --release --locked -p relay-simnet --test seas -- --nocapture");
+        tests("seas", cargo.env("RELAYFLEET_SEEDS", "1000"))
+    });
     tally.check("no lint", || {
         one(
             "clippy",

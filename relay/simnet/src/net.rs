@@ -13,8 +13,11 @@ use relay_engine::settings::{OnionKey, Settings, StreamServices};
 use relay_engine::{Effect, Engine, Input, Now, Outbox};
 use sha2::{Digest, Sha256};
 
+use self::weather::Weather;
 use crate::client::Client;
 use crate::keys::{Keys, birthday};
+
+mod weather;
 
 /// Plain bytes that a session takes at once; as the driver has it.
 const ROOM_BYTES: usize = 16 * 1024;
@@ -40,10 +43,14 @@ pub struct Relay {
     blocked: Vec<ChannelId>,
     /// How far its clock is ahead of the right time.
     pub clock_ahead: Duration,
+    settings: Arc<Settings>,
+    network: Option<Arc<NetworkView>>,
+    /// How often it has crashed.
+    pub crashes: u32,
 }
 
 /// One end of a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum End {
     Relay(usize, ChannelId),
     Client(usize),
@@ -103,6 +110,8 @@ pub struct Net {
     pub detours: BTreeMap<SocketAddr, usize>,
     /// Bytes go in pieces of random size.
     pub choppy: bool,
+    /// `None`: everything arrives at once, in the order in which it was said.
+    weather: Option<Weather>,
 }
 
 impl Net {
@@ -120,6 +129,7 @@ impl Net {
             next_channel: 1,
             detours: BTreeMap::new(),
             choppy: false,
+            weather: None,
         };
         for keys in keys {
             let mut engine = Engine::new(net.dice.random());
@@ -130,6 +140,9 @@ impl Net {
             );
             net.relays.push(Relay {
                 engine,
+                settings: Arc::clone(&keys.settings),
+                network: None,
+                crashes: 0,
                 keys,
                 reports: Vec::new(),
                 connects: Vec::new(),
@@ -157,6 +170,9 @@ impl Net {
     pub fn set_network(&mut self, network: &Arc<NetworkView>) {
         for relay in 0..self.relays.len() {
             self.handle(relay, Input::Network(Arc::clone(network)));
+            if let Some(state) = self.relays.get_mut(relay) {
+                state.network = Some(Arc::clone(network));
+            }
         }
     }
 
@@ -255,7 +271,9 @@ impl Net {
 
     /// Says which streams may end at a relay.
     pub fn serve(&mut self, relay: usize, services: StreamServices) {
-        let Some(state) = self.relays.get(relay) else { return };
+        let Some(state) = self.relays.get_mut(relay) else {
+            return;
+        };
         let old = &state.keys.settings;
         let onion_keys = old.onion_keys.iter().map(|key| OnionKey {
             public: key.public,
@@ -269,7 +287,9 @@ impl Net {
             extend_allow_private_addresses: old.extend_allow_private_addresses,
             services,
         };
-        self.handle(relay, Input::Settings(Arc::new(settings)));
+        state.settings = Arc::new(settings);
+        let settings = Arc::clone(&state.settings);
+        self.handle(relay, Input::Settings(settings));
     }
 
     /// Lets a stream's destination take bytes, and gives them.
@@ -351,30 +371,87 @@ impl Net {
         }
     }
 
+    /// From now on everything takes its time, and one connection in so many is refused.
+    pub fn set_weather(&mut self, seed: u64, refused_one_in: u32) {
+        self.weather = Some(Weather::new(seed, refused_one_in));
+    }
+
+    /// A relay's process ends without a word, and another begins with the same keys. Peers see their sessions end.
+    pub fn crash(&mut self, relay: usize) {
+        let gone: Vec<_> = self.sessions.keys().filter(|(at, _)| *at == relay).copied().collect();
+        for end in gone {
+            if let Some(session) = self.sessions.remove(&end) {
+                self.events.push_back(Event::Down { end: session.other });
+            }
+        }
+        if let Some(weather) = &mut self.weather {
+            weather.forget_work_of(relay);
+        }
+        let seed = self.dice.random();
+        let Some(state) = self.relays.get_mut(relay) else {
+            return;
+        };
+        state.crashes += 1;
+        state.engine = Engine::new(seed);
+        state.outbox = Outbox::default();
+        state.streams.clear();
+        state.work.clear();
+        state.blocked.clear();
+        state.sockets_take = true;
+        let (settings, network) = (Arc::clone(&state.settings), state.network.clone());
+        self.handle(relay, Input::Settings(settings));
+        if let Some(network) = network {
+            self.handle(relay, Input::Network(network));
+        }
+    }
+
+    /// When something happens next by itself.
+    pub fn due(&self) -> Option<Duration> {
+        let deadlines = self.relays.iter().filter_map(|relay| relay.engine.deadline());
+        deadlines
+            .chain(self.weather.as_ref().and_then(Weather::next))
+            .min()
+            .map(|due| due.max(self.steady))
+    }
+
     /// Lets time pass; what is due happens on the way.
     pub fn pass(&mut self, time: Duration) {
         let end = self.steady + time;
         loop {
             self.run();
-            let due = self.relays.iter().filter_map(|relay| relay.engine.deadline()).min();
-            let Some(due) = due.filter(|due| *due <= end) else {
+            let Some(due) = self.due().filter(|due| *due <= end) else {
                 break;
             };
-            self.steady = self.steady.max(due);
-            for relay in 0..self.relays.len() {
-                self.handle(relay, Input::Timeout);
-            }
+            self.pass_to(due);
         }
         self.steady = end;
         self.run();
     }
 
-    /// Runs until nothing is on its way.
+    /// Makes it that late, and lets happen what is due.
+    pub fn pass_to(&mut self, due: Duration) {
+        self.steady = self.steady.max(due);
+        while let Some(event) = self.weather.as_mut().and_then(|weather| weather.arrived(due)) {
+            self.happen(event);
+        }
+        for relay in 0..self.relays.len() {
+            let deadline = self.relays.get(relay).and_then(|state| state.engine.deadline());
+            if deadline.is_some_and(|deadline| deadline <= self.steady) {
+                self.handle(relay, Input::Timeout);
+            }
+        }
+        self.run();
+    }
+
+    /// Runs until nothing is on its way; with weather, until all that was said is on its way.
     pub fn run(&mut self) {
         loop {
             self.clients_speak();
             let Some(event) = self.events.pop_front() else { break };
-            self.happen(event);
+            match &mut self.weather {
+                Some(weather) => weather.take(self.steady, event),
+                None => self.happen(event),
+            }
         }
     }
 
@@ -460,11 +537,15 @@ impl Net {
             state.blocked.push(channel);
             return;
         }
+        let room_bytes_max = self
+            .weather
+            .as_mut()
+            .map_or(ROOM_BYTES, |weather| weather.room(ROOM_BYTES));
         self.handle(
             relay,
             Input::Writable {
                 channel,
-                room_bytes_max: ROOM_BYTES,
+                room_bytes_max,
             },
         );
         let Some(state) = self.relays.get_mut(relay) else {
@@ -487,6 +568,7 @@ impl Net {
             .get(&address)
             .copied()
             .or_else(|| self.relays.iter().position(listens));
+        let found = found.filter(|_| !self.weather.as_mut().is_some_and(Weather::refuses));
         let (Some(other), Some(state)) = (found, self.relays.get(relay)) else {
             self.handle(relay, Input::ConnectFailed { attempt });
             return;

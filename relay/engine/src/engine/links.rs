@@ -95,7 +95,9 @@ impl Engine {
                 None => self.tally.channels_client_open -= 1,
             }
         }
-        let seats: Vec<_> = channel.seats().collect();
+        let mut seats: Vec<_> = channel.seats().collect();
+        // A hash map's order is nobody's; a run must be the same each time.
+        seats.sort_unstable_by_key(|seat| (seat.circuit, seat.side == Side::Next));
         for seat in seats {
             let gone = Some(DestroyReason::ChannelClosed);
             match seat.side {

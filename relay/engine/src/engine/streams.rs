@@ -544,7 +544,10 @@ impl Engine {
 
     /// The circuit is gone: so are its streams.
     pub(super) fn close_streams(&mut self, edge: &Edge, outbox: &mut Outbox) {
-        for &id in edge.by_number.values() {
+        let mut streams: Vec<_> = edge.by_number.values().copied().collect();
+        // A hash map's order is nobody's; a run must be the same each time.
+        streams.sort_unstable();
+        for id in streams {
             if let Some(stream) = self.streams.remove(id) {
                 farewell(id, stream, outbox);
             }
