@@ -15,8 +15,10 @@ use relay_wire::stream::Answer;
 use crate::network::NetworkView;
 use crate::settings::{InitiatorCredentials, ResponderCredentials, Settings};
 
+pub mod carry;
 mod streams;
 
+pub use carry::{Carry, Load, ShardId};
 pub use streams::{BeginFlags, ClientAddress, Host, Question, Refusal, StreamBytes, StreamId, Target};
 
 /// The driver's name for one TLS session. The driver counts upwards and never names two sessions alike,
@@ -139,6 +141,13 @@ pub enum Input<'a> {
         stream: StreamId,
         /// What END says: `Done` for an orderly end, `ConnReset`, `Timeout` and so on.
         reason: EndReason,
+    },
+    /// What another shard had in its [`Outbox::carry`] for this one. Loads of one shard come in its order.
+    Carried {
+        /// Which shard.
+        from: ShardId,
+        /// What it has to say; empty when the call returns, so that its memory can serve again.
+        load: &'a mut Load,
     },
 }
 
@@ -308,8 +317,26 @@ pub struct Outbox {
     /// not even a cell has room.
     /// Also the answer to the last `StreamWritable`: bytes for that stream's destination.
     pub written: Vec<u8>,
+    /// What the other shards of the relay are to be told, by `Input::Carried`: at the end of the driver's round, or
+    /// earlier where much has gathered. Always empty where there is one shard.
+    pub carry: Carry,
 }
 
+/// Gives a struct of numbers its sum, so that a new number cannot be forgotten there.
+macro_rules! summed {
+    ($(#[$on_all:meta])* pub struct $name:ident { $($(#[$on_one:meta])* pub $field:ident: u64,)* }) => {
+        $(#[$on_all])*
+        pub struct $name { $($(#[$on_one])* pub $field: u64,)* }
+
+        impl std::ops::AddAssign for $name {
+            fn add_assign(&mut self, other: Self) {
+                $(self.$field += other.$field;)*
+            }
+        }
+    };
+}
+
+summed! {
 /// Plain numbers about the engine, for metrics. Sums and levels only; nothing per peer or user.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Tally {
@@ -355,6 +382,7 @@ pub struct Tally {
     pub congestion_circuits_closed: u64,
     /// Messages for streams that are not there any more, or never were.
     pub stray_stream_cells: u64,
+}
 }
 
 /// The time as an input sees it: the steady clock for durations, the wall clock for certificates and documents.

@@ -143,7 +143,14 @@ pub(crate) struct Queue {
     length: u32,
     /// Whether the circuit stands in its channel's round.
     in_round: bool,
+    /// Whether another shard fills it and is to be told what leaves it.
+    counted: bool,
+    /// Cells that have left it and are not told yet.
+    untold: u32,
 }
+
+/// So many cells leave a queue before the shard that fills it is told: one TLS record's worth (our own number).
+const TOLD_CELLS: u32 = 31;
 
 /// A queue is at its limit: who reads it ignores its window, and the circuit must go.
 #[derive(Debug, PartialEq, Eq)]
@@ -156,7 +163,27 @@ impl Queue {
             last: NOBODY,
             length: 0,
             in_round: false,
+            counted: false,
+            untold: 0,
         }
+    }
+
+    /// A queue that another shard fills.
+    pub(crate) fn counted() -> Self {
+        Self {
+            counted: true,
+            ..Self::new()
+        }
+    }
+
+    /// Says whether another shard fills it from now on.
+    pub(crate) fn count(&mut self, counted: bool) {
+        (self.counted, self.untold) = (counted, 0);
+    }
+
+    /// Cells that have left it since this was asked last.
+    pub(crate) fn take_untold(&mut self) -> u32 {
+        std::mem::take(&mut self.untold)
     }
 
     #[inline]
@@ -232,6 +259,8 @@ impl Queue {
 /// Whose turn it is on a channel: circuits with waiting cells, one cell each in turn. `S` names a queue.
 pub(crate) struct Round<S> {
     waiting: VecDeque<S>,
+    /// Counted queues that cells have left; each once between two visits of [`Round::take_untold`].
+    untold: Vec<S>,
     /// Entries whose circuit is gone; they go when they are the greater part.
     stale: usize,
 }
@@ -240,8 +269,14 @@ impl<S: Copy + PartialEq> Round<S> {
     pub(crate) fn new() -> Self {
         Self {
             waiting: VecDeque::new(),
+            untold: Vec::new(),
             stale: 0,
         }
+    }
+
+    /// Counted queues that enough cells have left for the other shard to be told.
+    pub(crate) fn take_untold(&mut self) -> Option<S> {
+        self.untold.pop()
     }
 
     pub(crate) fn enter(&mut self, seat: S) {
@@ -283,6 +318,13 @@ impl<S: Copy + PartialEq> Round<S> {
                 continue;
             };
             cells += u64::from(queue.pop_into(pool, out, width, circ_id));
+            if queue.counted {
+                queue.untold += 1;
+                // Only here it becomes that many, so the name is noted once.
+                if queue.untold == TOLD_CELLS {
+                    self.untold.push(seat);
+                }
+            }
             queue.in_round = queue.length > 0;
             if queue.in_round {
                 self.waiting.push_back(seat);

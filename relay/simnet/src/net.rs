@@ -2,20 +2,24 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use relay_engine::crypto::onion;
-use relay_engine::door::{AttemptId, ChannelFacts, ChannelId, OnionRequest, Report, Role, StreamId, Ticket};
+use relay_engine::door::{
+    AttemptId, ChannelFacts, ChannelId, Load, OnionRequest, Report, Role, ShardId, StreamId, Ticket,
+};
 use relay_engine::network::NetworkView;
 use relay_engine::settings::{OnionKey, Settings, StreamServices};
-use relay_engine::{Effect, Engine, Input, Now, Outbox};
+use relay_engine::{Effect, Input, Now, Outbox};
 use sha2::{Digest, Sha256};
 
 use self::weather::Weather;
 use crate::client::Client;
 use crate::keys::{Keys, birthday};
+use crate::shards::Shards;
 
 mod weather;
 
@@ -25,7 +29,7 @@ const ROOM_BYTES: usize = 16 * 1024;
 /// A relay in the simulation.
 pub struct Relay {
     /// The machine itself.
-    pub engine: Engine,
+    pub engine: Shards,
     /// Who it is.
     pub keys: Arc<Keys>,
     /// What it told the process.
@@ -35,6 +39,10 @@ pub struct Relay {
     /// What it wants done for streams.
     pub streams: Vec<Effect>,
     outbox: Outbox,
+    /// Where the next session goes.
+    next_shard: u16,
+    /// Which shard has a session.
+    shard_of: BTreeMap<ChannelId, ShardId>,
     /// Off: answers of the workers wait until [`Net::work`].
     pub workers_run: bool,
     work: Vec<(Ticket, OnionRequest)>,
@@ -84,6 +92,12 @@ enum Event {
         ticket: Ticket,
         request: OnionRequest,
     },
+    /// A shard looks into its mailbox for what one other has left there.
+    Mail {
+        relay: usize,
+        from: ShardId,
+        to: ShardId,
+    },
 }
 
 /// What two ends share.
@@ -108,15 +122,20 @@ pub struct Net {
     next_channel: u64,
     /// Identities lie: whoever connects to the first address reaches the second relay.
     pub detours: BTreeMap<SocketAddr, usize>,
-    /// Bytes go in pieces of random size.
+    /// Bytes go in pieces of random size, and mail between shards waits for a random time.
     pub choppy: bool,
     /// `None`: everything arrives at once, in the order in which it was said.
     weather: Option<Weather>,
 }
 
 impl Net {
-    /// A network with relays of these keys.
+    /// A network with relays of these keys, one shard each.
     pub fn new(seed: u64, keys: Vec<Arc<Keys>>) -> Self {
+        Self::sharded(seed, keys, NonZeroU16::MIN)
+    }
+
+    /// A network with relays of these keys and so many shards each. Sessions that others begin go to each shard in turn.
+    pub fn sharded(seed: u64, keys: Vec<Arc<Keys>>, shards: NonZeroU16) -> Self {
         let mut net = Self {
             dice: StdRng::seed_from_u64(seed),
             steady: Duration::from_secs(1),
@@ -132,14 +151,9 @@ impl Net {
             weather: None,
         };
         for keys in keys {
-            let mut engine = Engine::new(net.dice.random());
-            engine.handle(
-                net.now(),
-                Input::Settings(Arc::clone(&keys.settings)),
-                &mut Outbox::default(),
-            );
+            let settings = Arc::clone(&keys.settings);
             net.relays.push(Relay {
-                engine,
+                engine: Shards::new(&mut net.dice, shards),
                 settings: Arc::clone(&keys.settings),
                 network: None,
                 crashes: 0,
@@ -148,12 +162,15 @@ impl Net {
                 connects: Vec::new(),
                 streams: Vec::new(),
                 outbox: Outbox::default(),
+                next_shard: 0,
+                shard_of: BTreeMap::new(),
                 workers_run: true,
                 work: Vec::new(),
                 sockets_take: true,
                 blocked: Vec::new(),
                 clock_ahead: Duration::ZERO,
             });
+            net.handle(net.relays.len() - 1, Input::Settings(settings));
         }
         net
     }
@@ -194,12 +211,32 @@ impl Net {
         };
         self.sessions.insert((relay, channel), session);
         let peer = SocketAddr::from(([198, 51, 100, 200], 40_000));
-        self.up(relay, channel, peer, None);
+        let shard = self.shard_in_turn(relay);
+        self.up(relay, shard, channel, peer, None);
         number
     }
 
-    fn up(&mut self, relay: usize, channel: ChannelId, peer: SocketAddr, wish: Option<(AttemptId, [u8; 32])>) {
-        let Some(state) = self.relays.get(relay) else { return };
+    fn shard_in_turn(&mut self, relay: usize) -> ShardId {
+        let Some(state) = self.relays.get_mut(relay) else {
+            return ShardId(0);
+        };
+        let shard = ShardId(state.next_shard);
+        state.next_shard = (state.next_shard + 1) % state.engine.count() as u16;
+        shard
+    }
+
+    fn up(
+        &mut self,
+        relay: usize,
+        shard: ShardId,
+        channel: ChannelId,
+        peer: SocketAddr,
+        wish: Option<(AttemptId, [u8; 32])>,
+    ) {
+        let Some(state) = self.relays.get_mut(relay) else {
+            return;
+        };
+        state.shard_of.insert(channel, shard);
         let local = state.keys.hop.address;
         let role = match wish {
             None => Role::Responder {
@@ -220,14 +257,64 @@ impl Net {
         );
     }
 
-    /// Tells a relay something, and notes what it wants.
+    /// Tells a relay something, and notes what it wants. It goes to the shard that it is for; what is for none, to all.
     pub fn handle(&mut self, relay: usize, input: Input<'_>) {
+        let Some(state) = self.relays.get_mut(relay) else {
+            return;
+        };
+        let named = |name: u64| Some(ShardId((name >> 48) as u16));
+        let shard = match &input {
+            Input::Received { channel, .. }
+            | Input::ChannelUp { channel, .. }
+            | Input::Writable { channel, .. }
+            | Input::Exported { channel, .. } => state.shard_of.get(channel).copied(),
+            Input::ChannelDown { channel } => state.shard_of.remove(channel),
+            Input::ConnectFailed { attempt } => named(attempt.0),
+            Input::OnionAnswered { ticket, .. } => named(ticket.0),
+            Input::StreamConnected { stream, .. }
+            | Input::StreamRefused { stream, .. }
+            | Input::StreamResolved { stream, .. }
+            | Input::StreamReadable { stream }
+            | Input::StreamReceived { stream, .. }
+            | Input::StreamWritable { stream, .. }
+            | Input::StreamClosed { stream, .. } => named(stream.0),
+            Input::Settings(settings) => {
+                let told = || Input::Settings(Arc::clone(settings));
+                return self.tell_all(relay, told);
+            }
+            Input::Network(network) => return self.tell_all(relay, || Input::Network(Arc::clone(network))),
+            Input::Timeout => return self.tell_all(relay, || Input::Timeout),
+            Input::Retire => return self.tell_all(relay, || Input::Retire),
+            // Only mail brings it, and knows where to.
+            Input::Carried { .. } => None,
+        };
+        if let Some(shard) = shard {
+            self.tell(relay, shard, input);
+        }
+    }
+
+    fn tell_all<'a>(&mut self, relay: usize, input: impl Fn() -> Input<'a>) {
+        let Some(state) = self.relays.get(relay) else { return };
+        for shard in state.engine.all() {
+            self.tell(relay, shard, input());
+        }
+    }
+
+    fn tell(&mut self, relay: usize, shard: ShardId, input: Input<'_>) {
         let mut now = self.now();
         let Some(state) = self.relays.get_mut(relay) else {
             return;
         };
         now.wall += state.clock_ahead;
-        state.engine.handle(now, input, &mut state.outbox);
+        let Some(engine) = state.engine.get_mut(shard) else {
+            return;
+        };
+        engine.handle(now, input, &mut state.outbox);
+        for (to, load) in state.outbox.carry.waiting() {
+            let mail = state.engine.mail.entry((shard, to)).or_default();
+            mail.push_back(std::mem::take(load));
+            self.events.push_back(Event::Mail { relay, from: shard, to });
+        }
         for effect in state.outbox.effects.drain(..) {
             match effect {
                 Effect::Connect { attempt, address } => {
@@ -387,12 +474,12 @@ impl Net {
         if let Some(weather) = &mut self.weather {
             weather.forget_work_of(relay);
         }
-        let seed = self.dice.random();
         let Some(state) = self.relays.get_mut(relay) else {
             return;
         };
         state.crashes += 1;
-        state.engine = Engine::new(seed);
+        state.engine = state.engine.anew(&mut self.dice);
+        state.shard_of.clear();
         state.outbox = Outbox::default();
         state.streams.clear();
         state.work.clear();
@@ -526,6 +613,21 @@ impl Net {
                 let answer = onion::answer(&request);
                 self.handle(relay, Input::OnionAnswered { ticket, answer });
             }
+            Event::Mail { relay, from, to } => self.deliver(relay, from, to),
+        }
+    }
+
+    fn deliver(&mut self, relay: usize, from: ShardId, to: ShardId) {
+        // It waits, and all that the same shard has left behind it.
+        if self.choppy && self.dice.random_range(0..3) == 0 {
+            self.events.push_back(Event::Mail { relay, from, to });
+            return;
+        }
+        let state = self.relays.get_mut(relay);
+        let mail = state.and_then(|state| state.engine.mail.get_mut(&(from, to)));
+        if let Some(mut load) = mail.and_then(VecDeque::pop_front) {
+            let load: &mut Load = &mut load;
+            self.tell(relay, to, Input::Carried { from, load });
         }
     }
 
@@ -597,8 +699,10 @@ impl Net {
                 secret,
             },
         );
-        self.up(other, theirs, from, None);
-        self.up(relay, ours, address, Some((attempt, certificate)));
+        let shard = self.shard_in_turn(other);
+        self.up(other, shard, theirs, from, None);
+        let shard = ShardId((attempt.0 >> 48) as u16);
+        self.up(relay, shard, ours, address, Some((attempt, certificate)));
     }
 
     /// Sessions between relays that are up.

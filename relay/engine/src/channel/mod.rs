@@ -13,10 +13,10 @@ use relay_wire::relay_cells::DestroyReason;
 
 use self::handshake::Handshake;
 use self::padding::Padding;
-use crate::circuit::{Circuit, Seat};
+use crate::circuit::{Seat, Seated};
 use crate::door::{AttemptId, ChannelId, Effect, Outbox};
 use crate::mux::{Pool, Round};
-use crate::slab::{Key, Slab};
+use crate::slab::Key;
 
 /// A handshake takes no longer (our own number).
 pub(crate) const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
@@ -198,7 +198,7 @@ impl Channel {
         now: Duration,
         bytes_max: usize,
         pool: &mut Pool,
-        circuits: &mut Slab<Circuit>,
+        seated: &mut Seated<'_>,
         outbox: &mut Outbox,
     ) {
         let out = &mut outbox.written;
@@ -214,7 +214,7 @@ impl Channel {
             write_fixed(out, self.width, circ_id, Command::DESTROY, &[reason as u8]);
         }
         if self.destroys.is_empty() {
-            self.round.serve(pool, circuits, out, bytes_max, self.width);
+            self.round.serve(pool, seated, out, bytes_max, self.width);
         }
         if !out.is_empty() {
             self.last_sent = now;

@@ -3,17 +3,19 @@
 //! It has one owner, the shard of its client-side channel. Everyone else holds a [`Key`], which finds nothing once the
 //! circuit is gone.
 //!
-//! Several shards: when the next channel lies on another shard, its table will seat the circuit id there as a
-//! foreigner (shard and circuit), and a [`Leg`] will name that shard; cells, crypted here, go over in
-//! `Outbox.carry` and come in as an input with circuit id and body. All crypto and all bookkeeping stays with the
-//! owner, so that a cell crosses one mailbox and no lock.
+//! When the next channel lies on another shard, the circuit is a [`guest::Guest`] there, which holds circuit id and queue;
+//! cells, crypted here, go over in `Outbox.carry`. All crypto and all bookkeeping stays with the owner, so that a cell
+//! crosses one mailbox and no lock.
 
 pub(crate) mod extend;
+pub(crate) mod guest;
 pub(crate) mod messages;
 pub(crate) mod onion_queue;
 
+use crate::circuit::guest::Guest;
 use crate::crypto::layer::Layer;
 use crate::door::AttemptId;
+use crate::door::carry::{ShardId, Visit};
 use crate::mux::{Queue, Queues};
 use crate::slab::{Key, Slab};
 use crate::stream::Edge;
@@ -28,11 +30,14 @@ pub(crate) enum Side {
     Prev,
     /// Away from it.
     Next,
+    /// Away from it, and the circuit lives on another shard: the key is a [`Guest`]'s.
+    Guest,
 }
 
 /// A circuit's place on a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Seat {
+    /// A circuit's, or with [`Side::Guest`] a guest's.
     pub(crate) circuit: Key,
     pub(crate) side: Side,
 }
@@ -54,13 +59,39 @@ pub(crate) enum Next {
     Creating(Leg),
     /// A relay that has.
     Open(Leg),
+    /// Another shard has been asked.
+    Asked { visit: Visit },
+    /// A channel of another shard.
+    Abroad(Abroad),
+}
+
+/// The leg of a circuit that is a guest on another shard.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Abroad {
+    pub(crate) host: ShardId,
+    /// The host's name for it.
+    pub(crate) guest: Key,
+    /// Whether the next relay has answered CREATE2.
+    pub(crate) created: bool,
+    /// Cells that the host has not written yet, those in the mailbox included.
+    pub(crate) away_cells: u32,
 }
 
 impl Next {
+    /// The leg, where it is on a channel of this shard.
     pub(crate) fn leg(&self) -> Option<Leg> {
         match self {
             Self::Creating(leg) | Self::Open(leg) => Some(*leg),
-            Self::Nothing | Self::Connecting { .. } => None,
+            Self::Nothing | Self::Connecting { .. } | Self::Asked { .. } | Self::Abroad(_) => None,
+        }
+    }
+
+    /// The visit that `host` calls `guest`, if that is where the circuit goes on.
+    #[inline]
+    pub(crate) fn visit_at(&mut self, host: ShardId, guest: Key) -> Option<&mut Abroad> {
+        match self {
+            Self::Abroad(abroad) if abroad.host == host && abroad.guest == guest => Some(abroad),
+            _ => None,
         }
     }
 }
@@ -102,24 +133,42 @@ impl Circuit {
         self.sendme_increment = keys.sendme_increment;
     }
 
-    /// Whether it stands in the round of the channel on that side.
-    pub(crate) fn stands_at(&self, side: Side) -> bool {
-        match side {
-            Side::Prev => self.backward.is_in_round(),
-            Side::Next => self.forward.is_in_round(),
+}
+
+/// Everybody who may have a seat on a channel of this shard.
+pub(crate) struct Seated<'a> {
+    pub(crate) circuits: &'a mut Slab<Circuit>,
+    pub(crate) guests: &'a mut Slab<Guest>,
+}
+
+impl Seated<'_> {
+    /// Where this seat's cells away from the client go, and the queue for them.
+    pub(crate) fn next_of(&mut self, seat: Seat) -> Option<(&mut Next, &mut Queue)> {
+        match seat.side {
+            Side::Guest => {
+                let guest = self.guests.get_mut(seat.circuit)?;
+                Some((&mut guest.next, &mut guest.queue))
+            }
+            Side::Prev | Side::Next => {
+                let circuit = self.circuits.get_mut(seat.circuit)?;
+                Some((&mut circuit.next, &mut circuit.forward))
+            }
         }
     }
 }
 
-impl Queues<Seat> for Slab<Circuit> {
+impl Queues<Seat> for Seated<'_> {
     #[inline]
     fn queue(&mut self, seat: Seat) -> Option<(&mut Queue, u32)> {
-        let circuit = self.get_mut(seat.circuit)?;
         match seat.side {
-            Side::Prev => Some((&mut circuit.backward, circuit.prev.circ_id)),
-            Side::Next => {
-                let leg = circuit.next.leg()?;
-                Some((&mut circuit.forward, leg.circ_id))
+            Side::Prev => {
+                let circuit = self.circuits.get_mut(seat.circuit)?;
+                Some((&mut circuit.backward, circuit.prev.circ_id))
+            }
+            Side::Next | Side::Guest => {
+                let (next, queue) = self.next_of(seat)?;
+                let circ_id = next.leg()?.circ_id;
+                Some((queue, circ_id))
             }
         }
     }

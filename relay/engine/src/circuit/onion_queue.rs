@@ -42,11 +42,12 @@ pub(crate) enum Turn {
 }
 
 impl OnionQueue {
-    pub(crate) fn new() -> Self {
+    /// An empty queue; its tickets are counted from `next_ticket`.
+    pub(crate) fn named_from(next_ticket: u64) -> Self {
         Self {
             waiting: VecDeque::new(),
             in_flight: HashMap::new(),
-            next_ticket: 0,
+            next_ticket,
             pace: Duration::ZERO,
             busy_since: Duration::ZERO,
         }

@@ -22,7 +22,7 @@ use std::net::IpAddr;
 use relay_wire::relay_cells::EndReason;
 pub use relay_wire::stream::BeginFlags;
 
-/// The engine's name for one stream or one question. Never used twice by the same engine; other shards count for themselves.
+/// The engine's name for one stream or one question. Never used twice, nor by another shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct StreamId(pub u64);
 

@@ -12,34 +12,32 @@ use super::{Engine, Verdict};
 use crate::channel::CIRCUITS_MAX;
 use crate::circuit::messages::{Circumstances, Deed, deed};
 use crate::circuit::onion_queue::Turn;
-use crate::circuit::{Circuit, Leg, Next, Seat, Side};
+use crate::circuit::{Circuit, Leg, Next, Seat, Seated, Side};
 use crate::crypto::kdf_tor;
 use crate::crypto::onion::{Handshake, OnionAnswer};
 use crate::door::{Effect, Now, OnionRequest, Outbox, Report, Ticket};
 use crate::flow::Tag;
-use crate::slab::{Key, Slab};
+use crate::mux::Queues;
+use crate::slab::Key;
 use crate::timers::Alarm;
 
 type Body = [u8; BODY_BYTES];
 
-/// Puts a cell into a circuit's queue and the circuit into its channel's round. The parts of the engine come one by
-/// one, because the caller still holds the circuit.
+/// Puts a cell into a queue and whoever owns it into the channel's round. The parts of the engine come one by one, because
+/// the caller still holds the circuit.
 macro_rules! push_cell {
-    ($engine:ident, $key:expr, $side:expr, $queue:expr, $leg:expr, $command:expr, $body:expr, $max:expr, $outbox:ident) => {{
+    ($engine:ident, $seat:expr, $queue:expr, $leg:expr, $command:expr, $body:expr, $max:expr, $outbox:ident) => {{
         match $queue.push(&mut $engine.pool, $max, $command, $body) {
             Ok(()) => {
                 if let Some(channel) = $engine.channels.get_mut($leg.channel) {
                     if $queue.enters_round() {
-                        channel.round.enter(Seat {
-                            circuit: $key,
-                            side: $side,
-                        });
+                        channel.round.enter($seat);
                     }
                     channel.wake($outbox);
                 }
                 Verdict::Go
             }
-            Err(_) => Verdict::end($key, DestroyReason::ResourceLimit),
+            Err(_) => Verdict::end_seat($seat, DestroyReason::ResourceLimit),
         }
     }};
 }
@@ -112,13 +110,7 @@ impl Engine {
     fn seat_new(&mut self, key: Key, circ_id: u32) -> Key {
         let circuit = self.circuits.insert(Circuit::new(Leg { channel: key, circ_id }));
         if let Some(channel) = self.channels.get_mut(key) {
-            channel.seat_circuit(
-                circ_id,
-                Seat {
-                    circuit,
-                    side: Side::Prev,
-                },
-            );
+            channel.seat_circuit(circ_id, client_side(circuit));
         }
         circuit
     }
@@ -235,40 +227,30 @@ impl Engine {
             return Verdict::Go;
         };
         let leg = circuit.prev;
-        push_cell!(
-            self,
-            key,
-            Side::Prev,
-            circuit.backward,
-            leg,
-            command,
-            &body,
-            cells_max,
-            outbox
-        )
+        let queue = &mut circuit.backward;
+        push_cell!(self, client_side(key), queue, leg, command, &body, cells_max, outbox)
     }
 
     /// A cell of our own to the next relay, outside relay crypto.
-    pub(super) fn send_next(&mut self, key: Key, command: Command, start: &[u8], outbox: &mut Outbox) -> Verdict {
-        let body = padded(start);
-        let cells_max = self.cells_waiting_max;
-        let Some(circuit) = self.circuits.get_mut(key) else {
+    pub(super) fn send_next(&mut self, seat: Seat, command: Command, start: &[u8], outbox: &mut Outbox) -> Verdict {
+        self.queue_next(seat, command, &padded(start), outbox)
+    }
+
+    /// A cell for the next relay, on a channel of this shard.
+    #[inline]
+    pub(super) fn queue_next(&mut self, seat: Seat, command: Command, body: &Body, outbox: &mut Outbox) -> Verdict {
+        let cells_max = self.cells_waiting_out_max;
+        let mut seated = Seated {
+            circuits: &mut self.circuits,
+            guests: &mut self.guests,
+        };
+        let Some((next, queue)) = seated.next_of(seat) else {
             return Verdict::Go;
         };
-        let Some(leg) = circuit.next.leg() else {
+        let Some(leg) = next.leg() else {
             return Verdict::Go;
         };
-        push_cell!(
-            self,
-            key,
-            Side::Next,
-            circuit.forward,
-            leg,
-            command,
-            &body,
-            cells_max,
-            outbox
-        )
+        push_cell!(self, seat, queue, leg, command, body, cells_max, outbox)
     }
 
     /// A message of our own for the client.
@@ -293,18 +275,8 @@ impl Engine {
         let Ok((body, tag)) = layer.originate(message, &mut self.dice) else {
             return (Verdict::end(key, DestroyReason::Internal), None);
         };
-        let leg = circuit.prev;
-        let verdict = push_cell!(
-            self,
-            key,
-            Side::Prev,
-            circuit.backward,
-            leg,
-            Command::RELAY,
-            &body,
-            cells_max,
-            outbox
-        );
+        let (leg, seat, queue) = (circuit.prev, client_side(key), &mut circuit.backward);
+        let verdict = push_cell!(self, seat, queue, leg, Command::RELAY, &body, cells_max, outbox);
         (verdict, Some(tag))
     }
 
@@ -329,12 +301,13 @@ impl Engine {
         match seat.side {
             Side::Prev => self.forward(now, seat.circuit, command, body, outbox),
             Side::Next => self.backward(seat.circuit, command, body, outbox),
+            Side::Guest => self.guest_backward(seat.circuit, command, body, outbox),
         }
     }
 
     #[inline]
     fn forward(&mut self, now: Now, key: Key, command: Command, body: &mut Body, outbox: &mut Outbox) -> Verdict {
-        let cells_max = self.cells_waiting_max;
+        let cells_max = self.cells_waiting_out_max;
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
         };
@@ -351,26 +324,22 @@ impl Engine {
         if let Some(tag) = layer.receive(command, body) {
             return self.message(now, key, command, tag, body, outbox);
         }
-        // Nobody behind us, and not for us.
-        let Some(leg) = circuit.next.leg() else {
-            return self.violation(key);
+        let leg = match &mut circuit.next {
+            Next::Creating(leg) | Next::Open(leg) => *leg,
+            Next::Abroad(abroad) => {
+                self.tally.cells_relayed += 1;
+                return Self::carry_forward(abroad, key, cells_max, command, body, outbox);
+            }
+            // Nobody behind us, and not for us.
+            Next::Nothing | Next::Connecting { .. } | Next::Asked { .. } => return self.violation(key),
         };
         self.tally.cells_relayed += 1;
-        push_cell!(
-            self,
-            key,
-            Side::Next,
-            circuit.forward,
-            leg,
-            command,
-            body,
-            cells_max,
-            outbox
-        )
+        let (seat, queue) = (away_side(key), &mut circuit.forward);
+        push_cell!(self, seat, queue, leg, command, body, cells_max, outbox)
     }
 
     #[inline]
-    fn backward(&mut self, key: Key, command: Command, body: &mut Body, outbox: &mut Outbox) -> Verdict {
+    pub(super) fn backward(&mut self, key: Key, command: Command, body: &mut Body, outbox: &mut Outbox) -> Verdict {
         let cells_max = self.cells_waiting_max;
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
@@ -384,18 +353,8 @@ impl Engine {
         };
         layer.pass(command, body);
         self.tally.cells_relayed += 1;
-        let leg = circuit.prev;
-        push_cell!(
-            self,
-            key,
-            Side::Prev,
-            circuit.backward,
-            leg,
-            command,
-            body,
-            cells_max,
-            outbox
-        )
+        let (leg, seat, queue) = (circuit.prev, client_side(key), &mut circuit.backward);
+        push_cell!(self, seat, queue, leg, command, body, cells_max, outbox)
     }
 
     #[cold]
@@ -462,16 +421,15 @@ impl Engine {
         let next = std::mem::replace(&mut circuit.next, Next::Nothing);
         circuit.forward.clear(&mut self.pool);
         circuit.forward.leaves_round();
+        circuit.backward.count(false);
+        Self::come_home(&next, Some(DestroyReason::Destroyed), outbox);
         if let Next::Connecting { attempt, .. } = next {
-            self.attempts.withdraw(attempt, key);
+            self.attempts.withdraw(attempt, away_side(key));
         }
         if let Some(leg) = next.leg() {
             // The circuit may go on over another channel: this one must not find it in its round then.
             if let Some(channel) = self.channels.get_mut(leg.channel) {
-                channel.round.expel(Seat {
-                    circuit: key,
-                    side: Side::Next,
-                });
+                channel.round.expel(away_side(key));
             }
             self.leave(leg, false, Some(DestroyReason::Destroyed), outbox);
         }
@@ -489,6 +447,9 @@ impl Engine {
         let Some(seat) = self.channels.get_mut(key).and_then(|channel| channel.seat(circ_id)) else {
             return Verdict::Go;
         };
+        if seat.side == Side::Guest {
+            return self.guest_created(seat.circuit, body, outbox);
+        }
         let Some(circuit) = self.circuits.get_mut(seat.circuit) else {
             return Verdict::Go;
         };
@@ -499,6 +460,11 @@ impl Engine {
             return self.violation(seat.circuit);
         };
         circuit.next = Next::Open(leg);
+        self.extended(seat.circuit, handshake, outbox)
+    }
+
+    /// Hands the client what the next relay answered.
+    pub(super) fn extended(&mut self, key: Key, handshake: &[u8], outbox: &mut Outbox) -> Verdict {
         let mut data = Vec::with_capacity(BODY_BYTES);
         write_created2(&mut data, handshake);
         let message = RelayMessage {
@@ -506,12 +472,13 @@ impl Engine {
             stream_id: 0,
             data: &data,
         };
-        self.originate(seat.circuit, &message, outbox)
+        self.originate(key, &message, outbox)
     }
 
     /// An answer to something that we never send.
     pub(super) fn never_asked(&mut self, key: Key, circ_id: u32) -> Verdict {
         match self.channels.get_mut(key).and_then(|channel| channel.seat(circ_id)) {
+            Some(seat) if seat.side == Side::Guest => self.guest_violation(seat.circuit),
             Some(seat) => self.violation(seat.circuit),
             None => Verdict::Go,
         }
@@ -536,6 +503,14 @@ impl Engine {
             }) => Verdict::EndCircuit {
                 circuit,
                 to_prev: told,
+                to_next: None,
+            },
+            Some(Seat {
+                circuit,
+                side: Side::Guest,
+            }) => Verdict::EndGuest {
+                guest: circuit,
+                to_owner: told,
                 to_next: None,
             },
             None => Verdict::Go,
@@ -566,8 +541,9 @@ impl Engine {
             self.leave(leg, forward, to_next, outbox);
         }
         if let Next::Connecting { attempt, .. } = circuit.next {
-            self.attempts.withdraw(attempt, key);
+            self.attempts.withdraw(attempt, away_side(key));
         }
+        Self::come_home(&circuit.next, to_next, outbox);
         for leg in [Some(circuit.prev), circuit.next.leg()].into_iter().flatten() {
             if let Some(channel) = self.channels.get_mut(leg.channel) {
                 channel.last_needed = now.steady;
@@ -576,22 +552,36 @@ impl Engine {
     }
 
     /// Takes a circuit off a channel, with or without telling.
-    fn leave(&mut self, leg: Leg, in_round: bool, told: Option<DestroyReason>, outbox: &mut Outbox) {
+    pub(super) fn leave(&mut self, leg: Leg, in_round: bool, told: Option<DestroyReason>, outbox: &mut Outbox) {
         let Some(channel) = self.channels.get_mut(leg.channel) else {
             return;
         };
         channel.unseat_circuit(leg.circ_id);
         if in_round {
-            let circuits: &Slab<Circuit> = &self.circuits;
+            let (circuits, guests) = (&mut self.circuits, &mut self.guests);
+            let mut seated = Seated { circuits, guests };
             channel.round.left(|seat| {
-                circuits
-                    .get(seat.circuit)
-                    .is_some_and(|other| other.stands_at(seat.side))
+                let found = seated.queue(*seat);
+                found.is_some_and(|(queue, _)| queue.is_in_round())
             });
         }
         if let Some(reason) = told {
             channel.destroy(leg.circ_id, reason, outbox);
         }
+    }
+}
+
+fn client_side(circuit: Key) -> Seat {
+    Seat {
+        circuit,
+        side: Side::Prev,
+    }
+}
+
+fn away_side(circuit: Key) -> Seat {
+    Seat {
+        circuit,
+        side: Side::Next,
     }
 }
 

@@ -28,11 +28,10 @@ const ATTEMPTS_MAX: usize = 8_192;
 /// A channel that is being made, and who waits for it.
 struct Attempt {
     target: Target,
-    waiting: Vec<Key>,
+    waiting: Vec<Seat>,
 }
 
 /// All channels that are being made.
-#[derive(Default)]
 pub(super) struct Attempts {
     running: HashMap<AttemptId, Attempt>,
     of_target: HashMap<Target, AttemptId>,
@@ -41,14 +40,24 @@ pub(super) struct Attempts {
 }
 
 impl Attempts {
+    /// None yet; their names begin at `next`.
+    pub(super) fn named_from(next: u64) -> Self {
+        Self {
+            running: HashMap::new(),
+            of_target: HashMap::new(),
+            failed_until: HashMap::new(),
+            next,
+        }
+    }
+
     pub(super) fn target(&self, attempt: AttemptId) -> Option<Target> {
         self.running.get(&attempt).map(|running| running.target)
     }
 
     /// A circuit no longer waits (tor#41393: not even until the attempt ends).
-    pub(super) fn withdraw(&mut self, attempt: AttemptId, circuit: Key) {
+    pub(super) fn withdraw(&mut self, attempt: AttemptId, seat: Seat) {
         if let Some(running) = self.running.get_mut(&attempt) {
-            running.waiting.retain(|waiting| *waiting != circuit);
+            running.waiting.retain(|waiting| *waiting != seat);
         }
     }
 
@@ -78,29 +87,41 @@ impl Engine {
         };
         let mut create = Vec::new();
         wish.create.write(&mut create);
+        let seat = Seat {
+            circuit: key,
+            side: Side::Next,
+        };
         if let Some(channel) = self.channel_to(now, &target) {
-            return self.create_next(key, channel, &create, outbox);
+            return self.create_next(seat, channel, &create, outbox);
         }
-        if self
-            .attempts
-            .failed_until
-            .get(&target)
-            .is_some_and(|until| *until > now.steady)
-        {
-            return Verdict::end(key, DestroyReason::ConnectFailed);
+        match self.directory.whom_to_ask(&target) {
+            Some(shard) => self.ask(key, shard, target, create.into(), outbox),
+            None => self.await_channel(now, seat, target, create.into(), outbox),
+        }
+    }
+
+    /// Makes a channel, or waits for one that is being made already.
+    pub(super) fn await_channel(
+        &mut self,
+        now: Now,
+        seat: Seat,
+        target: Target,
+        create: Box<[u8]>,
+        outbox: &mut Outbox,
+    ) -> Verdict {
+        let failed = self.attempts.failed_until.get(&target);
+        if failed.is_some_and(|until| *until > now.steady) {
+            return Verdict::end_seat(seat, DestroyReason::ConnectFailed);
         }
         if self.attempts.running.len() >= ATTEMPTS_MAX {
-            return Verdict::end(key, DestroyReason::ResourceLimit);
+            return Verdict::end_seat(seat, DestroyReason::ResourceLimit);
         }
         let attempt = self.attempt(now, target, outbox);
         if let Some(running) = self.attempts.running.get_mut(&attempt) {
-            running.waiting.push(key);
+            running.waiting.push(seat);
         }
-        if let Some(circuit) = self.circuits.get_mut(key) {
-            circuit.next = Next::Connecting {
-                attempt,
-                create: create.into(),
-            };
+        if let Some((next, _)) = self.seated().next_of(seat) {
+            *next = Next::Connecting { attempt, create };
         }
         Verdict::Go
     }
@@ -130,7 +151,7 @@ impl Engine {
 
     /// The best open channel to a relay: canonical before not, then the one with more circuits (C tor
     /// `channel_get_for_extend`). One that is not canonical serves only the very address that it goes to.
-    fn channel_to(&self, now: Now, target: &Target) -> Option<Key> {
+    pub(super) fn channel_to(&self, now: Now, target: &Target) -> Option<Key> {
         let fits = |key: &Key| self.fits(now, *key, target);
         let rank = |key: &Key| {
             let channel = self.channels.get(*key);
@@ -160,32 +181,25 @@ impl Engine {
     }
 
     /// Asks the next relay for a circuit.
-    fn create_next(&mut self, key: Key, channel_key: Key, create: &[u8], outbox: &mut Outbox) -> Verdict {
+    pub(super) fn create_next(&mut self, seat: Seat, channel_key: Key, create: &[u8], outbox: &mut Outbox) -> Verdict {
         let Some(channel) = self.channels.get_mut(channel_key) else {
-            return Verdict::end(key, DestroyReason::ChannelClosed);
+            return Verdict::end_seat(seat, DestroyReason::ChannelClosed);
         };
         // Who does not even read our DESTROY cells gets no more circuits.
         if channel.is_choked() || channel.circuit_count() >= CIRCUITS_MAX {
-            return Verdict::end(key, DestroyReason::ResourceLimit);
+            return Verdict::end_seat(seat, DestroyReason::ResourceLimit);
         }
         let Some(circ_id) = channel.choose_circ_id(|| self.dice.random()) else {
-            return Verdict::end(key, DestroyReason::ResourceLimit);
+            return Verdict::end_seat(seat, DestroyReason::ResourceLimit);
         };
-        let Some(circuit) = self.circuits.get_mut(key) else {
-            return Verdict::Go;
-        };
-        channel.seat_circuit(
-            circ_id,
-            Seat {
-                circuit: key,
-                side: Side::Next,
-            },
-        );
-        circuit.next = Next::Creating(Leg {
-            channel: channel_key,
-            circ_id,
-        });
-        self.send_next(key, Command::CREATE2, create, outbox)
+        channel.seat_circuit(circ_id, seat);
+        if let Some((next, _)) = self.seated().next_of(seat) {
+            *next = Next::Creating(Leg {
+                channel: channel_key,
+                circ_id,
+            });
+        }
+        self.send_next(seat, Command::CREATE2, create, outbox)
     }
 
     /// A channel that answers a wish is open: its circuits go on, if it is what they wanted.
@@ -194,16 +208,17 @@ impl Engine {
             return;
         };
         let fits = self.fits(now, channel, &ended.target);
-        for key in ended.waiting {
-            let Some(circuit) = self.circuits.get_mut(key) else {
+        for seat in ended.waiting {
+            let mut seated = self.seated();
+            let Some((next, _)) = seated.next_of(seat) else {
                 continue;
             };
-            let Next::Connecting { create, .. } = std::mem::replace(&mut circuit.next, Next::Nothing) else {
+            let Next::Connecting { create, .. } = std::mem::replace(next, Next::Nothing) else {
                 continue;
             };
             let verdict = match fits {
-                true => self.create_next(key, channel, &create, outbox),
-                false => Verdict::end(key, DestroyReason::OrIdentity),
+                true => self.create_next(seat, channel, &create, outbox),
+                false => Verdict::end_seat(seat, DestroyReason::OrIdentity),
             };
             self.carry_out(now, verdict, outbox);
         }
@@ -223,8 +238,8 @@ impl Engine {
         self.attempts
             .failed_until
             .insert(ended.target, now.steady + FAILURE_REMEMBERED);
-        for key in ended.waiting {
-            self.carry_out(now, Verdict::end(key, reason), outbox);
+        for seat in ended.waiting {
+            self.carry_out(now, Verdict::end_seat(seat, reason), outbox);
         }
     }
 }

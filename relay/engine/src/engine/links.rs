@@ -12,7 +12,8 @@ use super::{Engine, Verdict};
 use crate::channel::handshake::{Cell, Handshake, LinkError, Opened, Step, Surroundings};
 use crate::channel::padding::Padding;
 use crate::channel::{Channel, HELD_BYTES_MAX, KEEPALIVE_PERIOD, Link};
-use crate::circuit::Side;
+use crate::circuit::{Seated, Side};
+use crate::door::carry::{Listing, Note};
 use crate::door::{ChannelFacts, ChannelId, Effect, Now, Outbox, Report, Role};
 use crate::slab::Key;
 use crate::timers::Alarm;
@@ -89,6 +90,10 @@ impl Engine {
         if let Some(link) = &channel.link {
             match &link.peer {
                 Some(peer) => {
+                    if let Some(home) = self.directory.home_elsewhere(&peer.rsa()) {
+                        let (rsa, channel) = (peer.rsa(), channel.id);
+                        outbox.carry.to(home).note(Note::ChannelClosed { rsa, channel });
+                    }
                     self.relays.remove(peer, key);
                     self.tally.channels_relay_open -= 1;
                 }
@@ -103,6 +108,7 @@ impl Engine {
             match seat.side {
                 Side::Prev => self.end_circuit(now, seat.circuit, None, gone, outbox),
                 Side::Next => self.end_circuit(now, seat.circuit, gone, None, outbox),
+                Side::Guest => self.end_guest(now, seat.circuit, gone, None, outbox),
             }
         }
         self.channels.remove(key);
@@ -311,6 +317,18 @@ impl Engine {
         };
         if let Some(peer) = &peer {
             self.relays.add(peer, key);
+            // Where we create no circuits, others need not know of it.
+            let home = self.directory.home_elsewhere(&peer.rsa()).filter(|_| version >= 4);
+            if let Some(home) = home {
+                let listing = Listing {
+                    rsa: peer.rsa(),
+                    ed25519: peer.ed25519(),
+                    channel: channel.id,
+                    canonical,
+                    address: at.ip(),
+                };
+                outbox.carry.to(home).note(Note::ChannelOpened(Box::new(listing)));
+            }
             self.tally.channels_relay_open += 1;
             let prompt = now.steady.saturating_sub(channel.began) < PROMPT_HANDSHAKE;
             let from_authority = listed.is_some_and(|relay| relay.is_authority);
@@ -375,7 +393,12 @@ impl Engine {
         let Some(channel) = self.channels.get_mut(key) else {
             return;
         };
-        channel.write(now.steady, room_bytes_max, &mut self.pool, &mut self.circuits, outbox);
+        let mut seated = Seated {
+            circuits: &mut self.circuits,
+            guests: &mut self.guests,
+        };
+        channel.write(now.steady, room_bytes_max, &mut self.pool, &mut seated, outbox);
+        self.tell_written(key, outbox);
         self.queues_shrank(now, key, outbox);
     }
 

@@ -3,23 +3,31 @@
 //! Handlers never end a circuit or a channel: they return a [`Verdict`], which [`Engine::carry_out`] executes when the
 //! handler is done with whatever it held. That is the only place where either dies.
 
+mod abroad;
+mod carried;
 mod circuits;
+mod directory;
 mod extending;
+mod guests;
 mod links;
 mod streams;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rand::{SeedableRng, rngs::StdRng};
 use relay_wire::relay_cells::DestroyReason;
 
+use self::directory::Directory;
 use self::extending::Attempts;
 use crate::channel::{Channel, RelayLinks};
-use crate::circuit::Circuit;
+use crate::circuit::guest::Guest;
 use crate::circuit::onion_queue::OnionQueue;
+use crate::circuit::{Circuit, Seat, Seated, Side};
+use crate::door::carry::ShardId;
 use crate::door::{ChannelId, Input, Now, Outbox, Tally};
 use crate::mux::{CELLS_WAITING_MAX, Pool};
 use crate::network::NetworkView;
@@ -27,6 +35,10 @@ use crate::settings::Settings;
 use crate::slab::{Key, Slab};
 use crate::stream::Streams;
 use crate::timers::Timers;
+
+/// Names that a shard gives away begin with its number, so that a driver may keep those of all shards together; so many
+/// bits are left to count.
+const NAME_BITS: u32 = 48;
 
 /// One shard: channels, their circuits, and nothing of the outside world.
 ///
@@ -40,12 +52,18 @@ pub struct Engine {
     channel_keys: HashMap<ChannelId, Key>,
     relays: RelayLinks,
     attempts: Attempts,
+    directory: Directory,
     circuits: Slab<Circuit>,
+    guests: Slab<Guest>,
+    /// Counts our wishes to other shards.
+    next_visit: u64,
     streams: Streams,
     pool: Pool,
     /// Cells that may wait on one circuit in one direction: param-spec `circ_max_cell_queue_size`. Asked for each
     /// cell, so it is looked up once for each consensus.
     cells_waiting_max: u32,
+    /// The same away from the client: `circ_max_cell_queue_size_out`.
+    cells_waiting_out_max: u32,
     onions: OnionQueue,
     timers: Timers,
     /// The onion queue's alarm that is set already.
@@ -65,6 +83,12 @@ enum Verdict {
         to_prev: Option<DestroyReason>,
         to_next: Option<DestroyReason>,
     },
+    /// A circuit of another shard has no leg here any more; its owner, and the next relay, are told the reason if there is one.
+    EndGuest {
+        guest: Key,
+        to_owner: Option<DestroyReason>,
+        to_next: Option<DestroyReason>,
+    },
     /// The channel ends with all its circuits; the text names the rule that was broken, if one was.
     CloseChannel { channel: Key, rule: Option<&'static str> },
 }
@@ -78,11 +102,30 @@ impl Verdict {
             to_next: Some(DestroyReason::Destroyed),
         }
     }
+
+    /// The same for whoever has that seat, be it a guest or one of ours.
+    fn end_seat(seat: Seat, reason: DestroyReason) -> Self {
+        match seat.side {
+            Side::Guest => Self::EndGuest {
+                guest: seat.circuit,
+                to_owner: Some(reason),
+                to_next: Some(DestroyReason::Destroyed),
+            },
+            Side::Prev | Side::Next => Self::end(seat.circuit, reason),
+        }
+    }
 }
 
 impl Engine {
-    /// An engine without channels. `seed` is all the randomness that it will ever have.
+    /// The only shard of a relay, without channels. `seed` is all the randomness that it will ever have.
     pub fn new(seed: [u8; 32]) -> Self {
+        Self::of_several(seed, ShardId(0), NonZeroU16::MIN)
+    }
+
+    /// One shard of several, which carry for each other. All of them must be told of each other's number rightly:
+    /// `shards` is how many there are, and `own` is below it.
+    pub fn of_several(seed: [u8; 32], own: ShardId, shards: NonZeroU16) -> Self {
+        let first_name = u64::from(own.0) << NAME_BITS;
         Self {
             dice: StdRng::from_seed(seed),
             settings: None,
@@ -90,12 +133,16 @@ impl Engine {
             channels: Slab::new(),
             channel_keys: HashMap::new(),
             relays: RelayLinks::default(),
-            attempts: Attempts::default(),
+            attempts: Attempts::named_from(first_name),
+            directory: Directory::new(own, shards),
             circuits: Slab::new(),
-            streams: Streams::default(),
+            guests: Slab::new(),
+            next_visit: 0,
+            streams: Streams::named_from(first_name),
             pool: Pool::new(),
             cells_waiting_max: CELLS_WAITING_MAX as u32,
-            onions: OnionQueue::new(),
+            cells_waiting_out_max: CELLS_WAITING_MAX as u32,
+            onions: OnionQueue::named_from(first_name),
             timers: Timers::default(),
             onion_alarm: None,
             retiring: false,
@@ -111,6 +158,8 @@ impl Engine {
                 let parameters = &network.parameters;
                 let cells = parameters.clamped("circ_max_cell_queue_size", CELLS_WAITING_MAX, 1_000, i32::MAX);
                 self.cells_waiting_max = cells as u32;
+                let cells = parameters.clamped("circ_max_cell_queue_size_out", cells, 1_000, i32::MAX);
+                self.cells_waiting_out_max = cells as u32;
                 self.network = network;
             }
             Input::ChannelUp { channel, facts } => self.channel_up(now, channel, facts, outbox),
@@ -136,6 +185,7 @@ impl Engine {
                 self.stream_writable(now, stream, room_bytes_max, outbox)
             }
             Input::StreamClosed { stream, reason } => self.stream_closed(now, stream, reason, outbox),
+            Input::Carried { from, load } => self.carried(now, from, load, outbox),
         }
     }
 
@@ -157,6 +207,11 @@ impl Engine {
         self.pool.cells_waiting()
     }
 
+    /// Circuits of other shards that have a leg here.
+    pub fn guests(&self) -> usize {
+        self.guests.len()
+    }
+
     /// The one place where circuits and channels end.
     fn carry_out(&mut self, now: Now, verdict: Verdict, outbox: &mut Outbox) {
         match verdict {
@@ -168,7 +223,19 @@ impl Engine {
             } => {
                 self.end_circuit(now, circuit, to_prev, to_next, outbox);
             }
+            Verdict::EndGuest {
+                guest,
+                to_owner,
+                to_next,
+            } => self.end_guest(now, guest, to_owner, to_next, outbox),
             Verdict::CloseChannel { channel, rule } => self.close_channel(now, channel, rule, outbox),
+        }
+    }
+
+    fn seated(&mut self) -> Seated<'_> {
+        Seated {
+            circuits: &mut self.circuits,
+            guests: &mut self.guests,
         }
     }
 

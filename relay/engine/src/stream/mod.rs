@@ -63,13 +63,20 @@ pub(crate) struct Stream {
 }
 
 /// All streams of a shard.
-#[derive(Default)]
 pub(crate) struct Streams {
     by_id: HashMap<StreamId, Stream>,
     next: u64,
 }
 
 impl Streams {
+    /// A table whose names begin there.
+    pub(crate) fn named_from(next: u64) -> Self {
+        Self {
+            by_id: HashMap::new(),
+            next,
+        }
+    }
+
     pub(crate) fn insert(&mut self, stream: Stream) -> StreamId {
         let id = StreamId(self.next);
         self.next += 1;

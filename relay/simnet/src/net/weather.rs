@@ -42,6 +42,8 @@ impl Weather {
             // A socket takes bytes at once, or is full for a moment.
             Event::Write { .. } => now + self.rarely(10, 0..=40_000),
             Event::Exported { .. } => now + self.rarely(10, 0..=5_000),
+            // The other thread is busy with something else.
+            Event::Mail { .. } => now + self.rarely(4, 0..=3_000),
             // Workers finish in any order.
             Event::Answered { .. } => now + self.micros(50..=30_000),
             Event::Connect { .. } => {
@@ -110,6 +112,7 @@ impl Weather {
             Event::Write { relay, .. }
             | Event::Exported { relay, .. }
             | Event::Connect { relay, .. }
+            | Event::Mail { relay, .. }
             | Event::Answered { relay, .. } => *relay != crashed,
             Event::Bytes { .. } | Event::Down { .. } => true,
         });

@@ -16,7 +16,7 @@ fn whatever_happens_nothing_is_left_of_clients_that_are_gone() {
     let (mut extended, mut messages) = (0, 0);
     for seed in 0..SEEDS {
         let mut dice = StdRng::seed_from_u64(seed);
-        let mut net = Net::new(seed, keys());
+        let mut net = relays(seed);
         net.choppy = dice.random();
         let mut circuits: Vec<(usize, u32)> = Vec::new();
         for _ in 0..120 {
@@ -49,8 +49,9 @@ fn whatever_happens_nothing_is_left_of_clients_that_are_gone() {
                 tally.circuits_open,
                 tally.channels_client_open,
                 relay.engine.cells_waiting(),
+                relay.engine.guests(),
             );
-            assert_eq!(left, (0, 0, 0), "seed {seed}, relay {number}");
+            assert_eq!(left, (0, 0, 0, 0), "seed {seed}, relay {number}");
         }
         net.pass(Duration::from_secs(3 * 3_600));
         for (number, relay) in net.relays.iter().enumerate() {

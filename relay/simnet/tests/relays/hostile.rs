@@ -28,7 +28,7 @@ fn no_order_of_handshake_cells_opens_a_link_as_a_relay() {
     for first in 0..cells.len() {
         for second in 0..cells.len() {
             for third in 0..cells.len() {
-                let mut net = Net::new(200, keys());
+                let mut net = relays(200);
                 let client = net.connect(Client::new(200), 0);
                 net.clients[client].shakes_hands = false;
                 let mut bytes = Vec::new();
@@ -80,7 +80,7 @@ fn no_order_of_handshake_cells_opens_a_link_as_a_relay() {
 /// What a peer proves for one session is worth nothing in another.
 #[test]
 fn a_forged_authenticate_closes_the_link() {
-    let mut net = Net::new(201, keys());
+    let mut net = relays(201);
     let client = net.connect(Client::new(201), 0);
     let mut bytes = std::mem::take(&mut net.clients[client].output);
     for (command, body) in handshake_cells()
@@ -96,7 +96,7 @@ fn a_forged_authenticate_closes_the_link() {
 
 #[test]
 fn certificates_twice_in_one_cell_close_the_link() {
-    let mut net = Net::new(202, keys());
+    let mut net = relays(202);
     let client = net.connect(Client::new(202), 0);
     let mut bytes = std::mem::take(&mut net.clients[client].output);
     let once = &keys()[1].initiator.certs_body;
@@ -236,7 +236,7 @@ proptest! {
 
     #[test]
     fn no_bytes_at_all_make_a_relay_panic(seed: u64, bytes in proptest::collection::vec(any::<u8>(), 0..4_000)) {
-        let mut net = Net::new(seed, keys());
+        let mut net = relays(seed);
         net.choppy = true;
         let client = net.connect(Client::new(seed), 0);
         net.inject(client, &bytes);

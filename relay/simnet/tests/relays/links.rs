@@ -40,7 +40,7 @@ fn is_violation(report: &Report) -> bool {
 
 #[test]
 fn an_old_client_with_short_circuit_ids_is_served() {
-    let mut net = Net::new(102, keys());
+    let mut net = relays(102);
     net.connect(Client::speaking(102, &[3]), 0);
     net.run();
     let circuit = three_hops_after_opening(&mut net);
@@ -54,7 +54,7 @@ fn three_hops_after_opening(net: &mut Net) -> u32 {
 
 #[test]
 fn a_peer_without_a_common_version_is_left() {
-    let mut net = Net::new(103, keys());
+    let mut net = relays(103);
     net.connect(Client::speaking(103, &[1, 2, 6]), 0);
     net.run();
     assert!(!net.clients_up[0]);
@@ -62,7 +62,7 @@ fn a_peer_without_a_common_version_is_left() {
 
 #[test]
 fn a_slow_handshake_is_cut_after_a_minute() {
-    let mut net = Net::new(104, keys());
+    let mut net = relays(104);
     let mut silent = Client::new(104);
     silent.output.clear();
     net.connect(silent, 0);

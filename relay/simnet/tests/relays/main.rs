@@ -6,12 +6,49 @@
     clippy::panic,
     reason = "a test that looks in vain is to fail"
 )]
+#![allow(clippy::duplicate_mod, reason = "the same stories are told of one shard and of several")]
 
-mod chaos;
-mod circuits;
-mod hostile;
-mod links;
-mod streams;
+/// All stories are told twice: of relays with one shard, and of relays with several.
+macro_rules! stories {
+    ($shards:literal) => {
+        mod chaos;
+        mod circuits;
+        mod hostile;
+        mod links;
+        mod streams;
+
+        use super::*;
+
+        const SHARDS: u16 = $shards;
+
+        /// Four relays.
+        fn relays(seed: u64) -> Net {
+            Net::sharded(seed, keys(), SHARDS.try_into().expect("not 0"))
+        }
+
+        /// Four relays and a client whose link to the first is open.
+        fn net(seed: u64) -> Net {
+            let mut net = relays(seed);
+            net.connect(Client::new(seed), 0);
+            net.run();
+            let opened = events(&mut net);
+            assert!(matches!(opened.as_slice(), [Event::LinkOpen(_)]), "{opened:?}");
+            net
+        }
+    };
+}
+
+#[path = "."]
+mod one_shard {
+    stories!(1);
+}
+
+#[path = "."]
+mod three_shards {
+    mod shards;
+
+    stories!(3);
+}
 
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
@@ -38,16 +75,6 @@ fn keys() -> Vec<Arc<Keys>> {
 
 fn hop(relay: usize) -> Hop {
     keys()[relay].hop
-}
-
-/// Four relays and a client whose link to the first is open.
-fn net(seed: u64) -> Net {
-    let mut net = Net::new(seed, keys());
-    net.connect(Client::new(seed), 0);
-    net.run();
-    let opened = events(&mut net);
-    assert!(matches!(opened.as_slice(), [Event::LinkOpen(_)]), "{opened:?}");
-    net
 }
 
 /// What the first client learnt since it was asked last.

@@ -1,0 +1,60 @@
+//! What other shards have to say.
+
+use relay_wire::cell::BODY_BYTES;
+
+use super::{Engine, Verdict};
+use crate::door::carry::{Load, Note, ShardId};
+use crate::door::{Now, Outbox};
+
+impl Engine {
+    /// Takes all of a load, in order; cells are crypted where they lie.
+    pub(super) fn carried(&mut self, now: Now, from: ShardId, load: &mut Load, outbox: &mut Outbox) {
+        let Load { notes, bodies } = load;
+        let mut rest = bodies.as_mut_slice();
+        for note in notes.drain(..) {
+            let verdict = match note {
+                Note::Forward { guest, command } => match next_body(&mut rest) {
+                    Some(body) => self.forward_carried(from, guest, command, body, outbox),
+                    None => Verdict::Go,
+                },
+                Note::Backward {
+                    circuit,
+                    guest,
+                    command,
+                } => match next_body(&mut rest) {
+                    Some(body) => self.backward_carried(from, (circuit, guest), command, body, outbox),
+                    None => Verdict::Go,
+                },
+                other => self.heard(now, from, other, outbox),
+            };
+            self.carry_out(now, verdict, outbox);
+        }
+        bodies.clear();
+    }
+
+    /// All that is no cell.
+    fn heard(&mut self, now: Now, from: ShardId, note: Note, outbox: &mut Outbox) -> Verdict {
+        match note {
+            Note::ForwardWritten { circuit, guest, cells } => self.forward_written(from, circuit, guest, cells),
+            Note::BackwardWritten { guest, cells } => self.backward_written(from, guest, cells),
+            Note::Housed { circuit, visit, guest } => self.housed(from, circuit, visit, guest, outbox),
+            Note::ChannelOpened(listing) => self.directory.add(from, *listing),
+            Note::ChannelClosed { rsa, channel } => self.directory.remove(from, &rsa, channel),
+            Note::Extend(wish) => return self.wished(now, wish, outbox),
+            Note::Created { circuit, guest, reply } => {
+                return self.created_abroad(from, circuit, guest, &reply, outbox);
+            }
+            Note::Ended { circuit, guest, reason } => return self.ended_abroad(from, circuit, guest, reason),
+            Note::Leave { guest, told } => return self.guest_leaves(from, guest, told),
+            // Their bodies are taken above.
+            Note::Forward { .. } | Note::Backward { .. } => {}
+        }
+        Verdict::Go
+    }
+}
+
+fn next_body<'a>(rest: &mut &'a mut [u8]) -> Option<&'a mut [u8; BODY_BYTES]> {
+    let (body, behind) = std::mem::take(rest).split_first_chunk_mut::<BODY_BYTES>()?;
+    *rest = behind;
+    Some(body)
+}
