@@ -1,6 +1,6 @@
 //! Whole seas: clients, relays and destinations joined by links that are slow, stall, break and overtake each other.
 //!
-//! Whatever the weather: nobody panics, nothing is left behind, and every byte arrives, or the client is told by END,
+//! Relays have one shard, two or three. Whatever the weather: nobody panics, nothing is left behind, and every byte arrives, or the client is told by END,
 //! DESTROY or the end of its link that it will not.
 //!
 //! ```text
