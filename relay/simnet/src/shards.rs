@@ -19,9 +19,7 @@ impl Shards {
     pub(crate) fn new(dice: &mut StdRng, shards: NonZeroU16) -> Self {
         let own = (0..shards.get()).map(ShardId);
         Self {
-            engines: own
-                .map(|own| Engine::of_several(dice.random(), own, shards))
-                .collect(),
+            engines: own.map(|own| Engine::of_several(dice.random(), own, shards)).collect(),
             mail: BTreeMap::new(),
         }
     }

@@ -132,7 +132,6 @@ impl Circuit {
         self.layer = Some(Layer::new(&keys.relay));
         self.sendme_increment = keys.sendme_increment;
     }
-
 }
 
 /// Everybody who may have a seat on a channel of this shard.

@@ -142,10 +142,7 @@ pub(crate) enum Note {
         reason: DestroyReason,
     },
     /// Owner to host: the circuit has no use for its guest any more; the next relay is told this reason.
-    Leave {
-        guest: Key,
-        told: Option<DestroyReason>,
-    },
+    Leave { guest: Key, told: Option<DestroyReason> },
     /// Owner to host; a body belongs to it.
     Forward { guest: Key, command: Command },
     /// Host to owner; a body belongs to it.

@@ -124,11 +124,23 @@ mod tests {
         let (one, two) = (ShardId(1), ShardId(2));
         directory.add(one, listing(7, false));
         assert_eq!(directory.host(&target(5, [192, 0, 2, 1]), ShardId(0)), Some(one));
-        assert_eq!(directory.host(&target(5, [192, 0, 2, 9]), ShardId(0)), None, "not known to be the same");
-        assert_eq!(directory.host(&target(6, [192, 0, 2, 1]), ShardId(0)), None, "another identity");
+        assert_eq!(
+            directory.host(&target(5, [192, 0, 2, 9]), ShardId(0)),
+            None,
+            "not known to be the same"
+        );
+        assert_eq!(
+            directory.host(&target(6, [192, 0, 2, 1]), ShardId(0)),
+            None,
+            "another identity"
+        );
         directory.add(two, listing(8, true));
         assert_eq!(directory.host(&target(5, [192, 0, 2, 9]), ShardId(0)), Some(two));
-        assert_eq!(directory.host(&target(5, [192, 0, 2, 9]), two), None, "whoever asks has looked at his own");
+        assert_eq!(
+            directory.host(&target(5, [192, 0, 2, 9]), two),
+            None,
+            "whoever asks has looked at his own"
+        );
         directory.remove(two, &RsaIdentity([4; 20]), ChannelId(7));
         directory.remove(two, &RsaIdentity([4; 20]), ChannelId(8));
         directory.remove(one, &RsaIdentity([4; 20]), ChannelId(7));

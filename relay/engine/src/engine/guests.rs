@@ -194,7 +194,9 @@ impl Engine {
             let (to, note) = match seat.side {
                 Side::Next => continue,
                 Side::Guest => {
-                    let Some(guest) = self.guests.get_mut(key) else { continue };
+                    let Some(guest) = self.guests.get_mut(key) else {
+                        continue;
+                    };
                     let note = Note::ForwardWritten {
                         circuit: guest.circuit,
                         guest: key,
@@ -203,7 +205,9 @@ impl Engine {
                     (guest.owner, note)
                 }
                 Side::Prev => {
-                    let Some(circuit) = self.circuits.get_mut(key) else { continue };
+                    let Some(circuit) = self.circuits.get_mut(key) else {
+                        continue;
+                    };
                     let cells = circuit.backward.take_untold();
                     let Next::Abroad(abroad) = circuit.next else { continue };
                     let guest = abroad.guest;

@@ -6,7 +6,10 @@
     clippy::panic,
     reason = "a test that looks in vain is to fail"
 )]
-#![allow(clippy::duplicate_mod, reason = "the same stories are told of one shard and of several")]
+#![allow(
+    clippy::duplicate_mod,
+    reason = "the same stories are told of one shard and of several"
+)]
 
 /// All stories are told twice: of relays with one shard, and of relays with several.
 macro_rules! stories {

@@ -125,7 +125,10 @@ fn ends_reach_every_shard_from_both_sides() {
     net.clients[2].send(made[2], 1, Command::RELAY, Relay::ESTABLISH_INTRO, 0, &[0; 40]);
     net.run();
     let (circuit, reason) = (made[2], DestroyReason::Destroyed as u8);
-    assert_eq!(net.clients[2].events.last(), Some(&Event::Destroyed { circuit, reason }));
+    assert_eq!(
+        net.clients[2].events.last(),
+        Some(&Event::Destroyed { circuit, reason })
+    );
     for relay in &net.relays {
         assert_eq!((relay.engine.tally().circuits_open, relay.engine.guests()), (0, 0));
     }
@@ -176,7 +179,13 @@ fn a_circuit_whose_cells_pile_up_on_another_shard_is_ended_and_its_memory_comes_
     }
     net.run();
     assert_eq!(net.relays[0].engine.cells_waiting(), 0);
-    assert_eq!((net.relays[0].engine.tally().circuits_open, net.relays[0].engine.guests()), (0, 0));
+    assert_eq!(
+        (
+            net.relays[0].engine.tally().circuits_open,
+            net.relays[0].engine.guests()
+        ),
+        (0, 0)
+    );
     net.unblock(0);
     net.run();
     assert_eq!(net.relays[1].engine.tally().circuits_open, 0);
@@ -212,13 +221,22 @@ fn a_client_that_reads_nothing_loses_its_circuit_wherever_its_cells_come_from() 
     }
     net.run();
     let mut network = NetworkView::default();
-    network.parameters.0.insert("circ_max_cell_queue_size".to_owned(), 1_000);
+    network
+        .parameters
+        .0
+        .insert("circ_max_cell_queue_size".to_owned(), 1_000);
     net.handle(0, Input::Network(Arc::new(network)));
     net.relays[0].sockets_take = false;
     assert_eq!(net.relays[0].engine.tally().circuits_open, 3);
     net.unblock(1);
     net.run();
-    assert_eq!((net.relays[0].engine.tally().circuits_open, net.relays[0].engine.guests()), (0, 0));
+    assert_eq!(
+        (
+            net.relays[0].engine.tally().circuits_open,
+            net.relays[0].engine.guests()
+        ),
+        (0, 0)
+    );
     assert_eq!(net.relays[0].engine.cells_waiting(), 0);
     net.unblock(0);
     net.run();
