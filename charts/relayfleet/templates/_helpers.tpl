@@ -20,7 +20,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ printf "%s-%s" .Release.Namespace .Release.Name }}
 {{- end }}
 
-{{- /* What the operator does with each kind, and nothing more. It can neither change nor delete a Secret or a volume. */ -}}
+{{- /* What the operator does with each kind, and nothing more. It can delete neither a Secret nor a volume, and change no
+     Secret that holds an identity: those are immutable. patch is for signing keys. */ -}}
 {{- define "relayfleet.rules" -}}
 - apiGroups: [relayfleet.io]
   resources: [relays]
@@ -36,7 +37,10 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   resources: [pods]
   verbs: [get, list, watch, create, delete]
 - apiGroups: [""]
-  resources: [secrets, persistentvolumeclaims]
+  resources: [secrets]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
   verbs: [get, list, watch, create]
 # delete is asked by OwnerReferencesPermissionEnforcement where a new Relay takes over what an earlier one of its name left.
 - apiGroups: [""]

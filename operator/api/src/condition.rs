@@ -10,5 +10,8 @@ pub const IDENTITY_BOUND: &str = "IdentityBound";
 /// The spec and what it refers to can be turned into a torrc.
 pub const CONFIG_ACCEPTED: &str = "ConfigAccepted";
 
+/// The signing key that the pod has been given is good for a while. Without it the relay stops.
+pub const SIGNING_KEY_FRESH: &str = "SigningKeyFresh";
+
 /// Every condition type, in the order in which they stand in the status.
-pub const TYPES: [&str; 3] = [READY, IDENTITY_BOUND, CONFIG_ACCEPTED];
+pub const TYPES: [&str; 4] = [READY, IDENTITY_BOUND, SIGNING_KEY_FRESH, CONFIG_ACCEPTED];

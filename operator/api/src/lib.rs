@@ -9,10 +9,13 @@ use serde_json::Value;
 
 pub mod byte_rate;
 pub mod condition;
+pub mod days;
 pub mod names;
 pub mod relay;
 
 pub use byte_rate::{BadByteRate, ByteRate};
+pub use days::{BadDays, Days};
+pub use relay::identity::{Custody, Identity};
 pub use relay::status::{IdentityStatus, RelayStatus};
 pub use relay::{
     Address, AddressSource, Bandwidth, ConfigMapKey, Engine, Image, Network, PullPolicy, Relay, RelaySpec, Role,

@@ -21,6 +21,15 @@ pub const FINALIZER_IDENTITY: &str = "relayfleet.io/identity";
 /// Type of the identity Secret.
 pub const SECRET_TYPE_IDENTITY: &str = "relayfleet.io/identity";
 
+/// Annotation of the identity Secret: which [`crate::Custody`] it was made for; without it, `InPod`.
+pub const ANNOTATION_CUSTODY: &str = "relayfleet.io/custody";
+/// Annotation of the signing Secret: when its certificate ends, as RFC 3339 writes times.
+pub const ANNOTATION_SIGNING_EXPIRES: &str = "relayfleet.io/signing-key-expires";
+/// Label key of what the operator keeps in its own namespace: that of the object that it is kept for.
+pub const LABEL_NAMESPACE: &str = "relayfleet.io/namespace";
+/// Type of the signing Secret.
+pub const SECRET_TYPE_SIGNING: &str = "relayfleet.io/signing-key";
+
 /// Relay names longer than this leave no room for the suffixes below in a Kubernetes label (63 characters).
 pub const RELAY_NAME_LENGTH_MAX: usize = 52;
 
@@ -28,6 +37,19 @@ pub const RELAY_NAME_LENGTH_MAX: usize = 52;
 #[must_use]
 pub fn identity_secret(relay: &str) -> String {
     format!("{relay}-identity")
+}
+
+/// The Secret in the operator's namespace with the whole identity of a relay whose master key the operator keeps.
+/// Neither name has a dot in it, so no two relays share one.
+#[must_use]
+pub fn custody_secret(namespace: &str, relay: &str) -> String {
+    format!("{namespace}.{relay}.identity")
+}
+
+/// The Secret with the signing key that a pod gets whose master key the operator keeps.
+#[must_use]
+pub fn signing_secret(relay: &str) -> String {
+    format!("{relay}-signing")
 }
 
 /// The ConfigMap with the relay's torrc.

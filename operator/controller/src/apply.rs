@@ -1,15 +1,15 @@
 //! The only place that writes to the cluster, and counts every write.
 
+mod keys;
+
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::{Pod, Secret};
+use k8s_openapi::api::core::v1::Pod;
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
-use kube::core::PartialObjectMeta;
 use kube::{Api, Resource, ResourceExt as _};
-use operator_api::{Relay, RelayStatus, names};
+use operator_api::{Relay, RelayStatus};
 use operator_plan::Step;
-use operator_plan::desired::identity::new_identity;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -32,11 +32,11 @@ pub(crate) enum ApplyError {
         /// What the API server said.
         source: kube::Error,
     },
-    /// Since the facts were gathered an identity has come up: the next round will see it.
+    /// Since the facts were gathered an identity has come up or gone: the next round will see it.
     #[error("the identity changed while keys were to be made")]
     IdentityAppeared,
-    /// No keys could be drawn.
-    #[error("cannot make keys: {0}")]
+    /// No keys could be drawn, or those that are kept cannot be used.
+    #[error("make keys: {0}")]
     Keys(String),
 }
 
@@ -82,38 +82,15 @@ pub(crate) async fn apply_status(cluster: &Cluster, relay: &Relay, status: &Rela
 /// Does one step.
 pub(crate) async fn apply(cluster: &Cluster, relay: &Relay, step: &Step) -> Result<(), ApplyError> {
     match step {
-        Step::CreateIdentity => create_identity(cluster, relay).await,
+        Step::CreateIdentity => keys::create_identity(cluster, relay).await,
+        Step::CreatePodsPart => keys::create_pods_part(cluster, relay).await,
+        Step::IssueSigning(identity) => keys::issue_signing(cluster, relay, identity).await,
         Step::ApplyTorrc(torrc) => put(cluster, relay, torrc.as_ref(), "apply the torrc").await,
-        Step::CreateClaim(claim) => create(cluster, relay, claim.as_ref(), "create the volume claim").await,
+        Step::CreateClaim(claim) => create(cluster, claim.as_ref(), "create the volume claim").await,
         Step::ApplyService(service) => put(cluster, relay, service.as_ref(), "apply the Service").await,
-        Step::CreatePod(pod) => create(cluster, relay, pod.as_ref(), "create the pod").await,
+        Step::CreatePod(pod) => create(cluster, pod.as_ref(), "create the pod").await,
         Step::DeletePod { uid } => delete_pod(cluster, relay, uid).await,
     }
-}
-
-/// The one write that cannot be taken back: asked once more, then `create`, never anything else.
-async fn create_identity(cluster: &Cluster, relay: &Relay) -> Result<(), ApplyError> {
-    let read = |source| ApplyError::Api {
-        step: "look for an identity",
-        source,
-    };
-    let fresh = api::<Relay>(cluster, relay)
-        .get(&relay.name_any())
-        .await
-        .map_err(read)?;
-    let secrets: Api<PartialObjectMeta<Secret>> = api(cluster, relay);
-    let secret = secrets
-        .get_opt(&names::identity_secret(&relay.name_any()))
-        .await
-        .map_err(read)?;
-    let recorded = fresh.status.as_ref().is_some_and(|status| status.identity.is_some());
-    if recorded || secret.is_some() || fresh.metadata.uid != relay.metadata.uid {
-        return Err(ApplyError::IdentityAppeared);
-    }
-    let keys = tokio::task::spawn_blocking(move || new_identity(&fresh, &mut rand::rng())); // some tenths of a second
-    let secret = keys.await.map_err(|error| ApplyError::Keys(error.to_string()))?;
-    let secret = secret.map_err(|error| ApplyError::Keys(error.to_string()))?;
-    create(cluster, relay, &secret, "create the identity Secret").await
 }
 
 async fn delete_pod(cluster: &Cluster, relay: &Relay, uid: &str) -> Result<(), ApplyError> {
@@ -135,7 +112,7 @@ async fn delete_pod(cluster: &Cluster, relay: &Relay, uid: &str) -> Result<(), A
     }
 }
 
-async fn create<K>(cluster: &Cluster, relay: &Relay, object: &K, step: &'static str) -> Result<(), ApplyError>
+async fn create<K>(cluster: &Cluster, object: &K, step: &'static str) -> Result<(), ApplyError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
 {
@@ -143,7 +120,9 @@ where
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..Default::default()
     };
-    let done = api::<K>(cluster, relay).create(&parameters, object).await;
+    // What is kept for a relay stands in the operator's namespace.
+    let namespace = object.namespace().unwrap_or_default();
+    let done = Api::<K>::namespaced(cluster.client.clone(), &namespace).create(&parameters, object).await;
     count(cluster, &K::kind(&()), "create", step, done).map(|_| ())
 }
 

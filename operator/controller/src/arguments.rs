@@ -29,6 +29,11 @@ pub(crate) struct Arguments {
     #[arg(long, env = "RELAYFLEET_WATCH_NAMESPACE", value_name = "NAMESPACE")]
     pub(crate) watch_namespace: Option<String>,
 
+    /// Where the keys are kept that no relay gets: relays' master keys, families' keys. Whoever may read Secrets there can
+    /// be any of the relays. Without it, the namespace of the Lease.
+    #[arg(long, env = "RELAYFLEET_CUSTODY_NAMESPACE", value_name = "NAMESPACE")]
+    custody_namespace: Option<String>,
+
     /// A kubeconfig file; goes before KUBECONFIG.
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,
@@ -103,8 +108,11 @@ enum Pull {
 }
 
 impl Arguments {
-    pub(crate) fn settings(&self) -> Settings {
+    /// `default_namespace` is the client's own.
+    pub(crate) fn settings(&self, default_namespace: &str) -> Settings {
+        let custody_namespace = self.custody_namespace.as_ref().or(self.lease_namespace.as_ref());
         Settings {
+            custody_namespace: custody_namespace.map_or_else(|| default_namespace.to_owned(), Clone::clone),
             relay_image: self.relay_image.clone(),
             tor_image: self.tor_image.clone().filter(|image| !image.is_empty()),
             pull_policy: self.image_pull_policy.map(|policy| match policy {
@@ -136,6 +144,7 @@ mod tests {
     fn only_the_relay_image_must_be_said() {
         assert!(Arguments::try_parse_from(["operator"]).is_err());
         let arguments = Arguments::try_parse_from(["operator", "--relay-image", "relay:1"]).unwrap();
-        assert_eq!(arguments.settings().relay_image, "relay:1");
+        let settings = arguments.settings("default");
+        assert_eq!((&*settings.relay_image, &*settings.custody_namespace), ("relay:1", "default"));
     }
 }

@@ -2,7 +2,8 @@
 
 use kube::Resource as _;
 use kube::runtime::events::{Event, EventType};
-use operator_api::{Relay, RelayStatus, condition, names};
+use operator_api::{Custody, Relay, RelayStatus, condition, names};
+use operator_plan::identity::custody_of;
 use operator_plan::{Hurdle, Step};
 
 use crate::apply::ApplyError;
@@ -13,19 +14,27 @@ pub(crate) async fn tell_step(cluster: &Cluster, relay: &Relay, step: &Step) {
     let name = relay.metadata.name.as_deref().unwrap_or_default();
     let told = match step {
         Step::CreateIdentity => {
-            let secret = names::identity_secret(name);
+            let namespace = relay.metadata.namespace.as_deref().unwrap_or_default();
+            let secret = match custody_of(relay) {
+                Custody::Operator => names::custody_secret(namespace, name),
+                Custody::InPod => names::identity_secret(name),
+            };
             Some((
                 "IdentityCreated",
                 format!("made the relay's keys in Secret {secret}; back it up"),
             ))
         }
+        Step::IssueSigning(_) => Some((
+            "SigningKeyIssued",
+            "gave the pod a new signing key; a running relay takes it up by itself".to_owned(),
+        )),
         Step::CreateClaim(_) => Some(("VolumeClaimed", "claimed the relay's volume".to_owned())),
         Step::CreatePod(_) => Some(("PodCreated", "created the relay's pod".to_owned())),
         Step::DeletePod { .. } => Some((
             "PodReplaced",
             "asked the old pod to stop; the next is made when it is gone".to_owned(),
         )),
-        Step::ApplyTorrc(_) | Step::ApplyService(_) => None,
+        Step::CreatePodsPart | Step::ApplyTorrc(_) | Step::ApplyService(_) => None,
     };
     if let Some((reason, note)) = told {
         publish(cluster, relay, EventType::Normal, reason, note).await;

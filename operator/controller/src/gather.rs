@@ -13,7 +13,7 @@ use serde::de::DeserializeOwned;
 
 use crate::cluster::Cluster;
 
-/// The facts of one moment. The identity Secret is read as metadata only: its keys never enter this process again.
+/// The facts of one moment. Secrets are read as metadata only: a key enters this process when it is needed to sign.
 ///
 /// `None` if the Relay is gone.
 pub(crate) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> kube::Result<Option<Observed>> {
@@ -22,20 +22,24 @@ pub(crate) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
         return Ok(None);
     };
     let (identity, claim) = (names::identity_secret(name), names::data_claim(name));
-    let torrc = names::torrc_config_map(name);
+    let (signing, torrc) = (names::signing_secret(name), names::torrc_config_map(name));
     let seen = tokio::try_join!(
         network(cluster, &relay),
+        kept(cluster, &relay),
         look::<PartialObjectMeta<Secret>>(cluster, &relay, &identity),
+        look::<PartialObjectMeta<Secret>>(cluster, &relay, &signing),
         look::<ConfigMap>(cluster, &relay, &torrc),
         look::<PersistentVolumeClaim>(cluster, &relay, &claim),
         look::<Service>(cluster, &relay, name),
         look::<Pod>(cluster, &relay, name),
     )?;
-    let (network, identity, torrc, claim, service, pod) = seen;
+    let (network, custody, identity, signing, torrc, claim, service, pod) = seen;
     Ok(Some(Observed {
         relay,
         network,
+        custody,
         identity,
+        signing,
         torrc,
         claim,
         service,
@@ -50,6 +54,14 @@ where
     let namespace = relay.namespace().unwrap_or_default();
     let objects: Api<K> = Api::namespaced(cluster.client.clone(), &namespace);
     Ok(Seen::of(objects.get_opt(name).await?, relay))
+}
+
+/// In the operator's own namespace.
+async fn kept(cluster: &Cluster, relay: &Relay) -> kube::Result<Seen<PartialObjectMeta<Secret>>> {
+    let secrets: Api<PartialObjectMeta<Secret>> =
+        Api::namespaced(cluster.client.clone(), &cluster.settings.custody_namespace);
+    let name = names::custody_secret(&relay.namespace().unwrap_or_default(), &relay.name_any());
+    Ok(Seen::of(secrets.get_opt(&name).await?, relay))
 }
 
 async fn network(cluster: &Cluster, relay: &Relay) -> kube::Result<NetworkText> {

@@ -56,9 +56,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Some(leader) = lead(&arguments, &client, &telemetry, stop.clone()).await? else {
         return Ok(()); // asked to stop before it led
     };
+    let settings = arguments.settings(client.default_namespace());
     let cluster = Arc::new(Cluster::new(
         client,
-        arguments.settings(),
+        settings,
         Arc::clone(&telemetry),
         &arguments.instance(),
     ));

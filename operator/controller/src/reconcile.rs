@@ -91,6 +91,8 @@ fn step_name(step: &operator_plan::Step) -> &'static str {
     use operator_plan::Step;
     match step {
         Step::CreateIdentity => "CreateIdentity",
+        Step::CreatePodsPart => "CreatePodsPart",
+        Step::IssueSigning(_) => "IssueSigning",
         Step::ApplyTorrc(_) => "ApplyTorrc",
         Step::CreateClaim(_) => "CreateClaim",
         Step::ApplyService(_) => "ApplyService",

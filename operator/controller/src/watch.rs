@@ -91,7 +91,9 @@ where
 fn relay_of<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<GuardedRelay>> {
     let labels = object.metadata.labels.as_ref()?;
     let relay = labels.get(names::LABEL_RELAY)?;
-    Some(ObjectRef::new(relay).within(object.metadata.namespace.as_deref()?))
+    // What is kept in the operator's namespace says for which it is.
+    let namespace = labels.get(names::LABEL_NAMESPACE).or(object.metadata.namespace.as_ref())?;
+    Some(ObjectRef::new(relay).within(namespace))
 }
 
 /// A ConfigMap wakes the Relay whose torrc it is, and those whose network it describes.

@@ -2,13 +2,14 @@
 
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use operator_api::{RelayStatus, names};
+use operator_api::{Custody, RelayStatus, names};
+use relay_formats::fingerprint::Ed25519Identity;
 
 use crate::desired;
 use crate::difference::differs;
 use crate::hurdles::pod::is_outdated;
 use crate::hurdles::{Hurdle, View, first_hurdle, may_start};
-use crate::identity::{IdentityVerdict, identity_verdict};
+use crate::identity::{IdentityVerdict, custody_of, identity_verdict};
 use crate::observed::{Observed, Seen, annotation};
 use crate::settings::Settings;
 use crate::validate::validate;
@@ -18,6 +19,10 @@ use crate::validate::validate;
 pub enum Step {
     /// Draw keys and `create` their Secret; whoever does it asks the API server once more that there is none.
     CreateIdentity,
+    /// `create` the pod's part of an identity that the operator keeps.
+    CreatePodsPart,
+    /// Draw and certify a signing key for the pod, and apply its Secret.
+    IssueSigning(Ed25519Identity),
     /// Server-side apply.
     ApplyTorrc(Box<ConfigMap>),
     /// `create`: a volume is never changed.
@@ -51,7 +56,7 @@ pub fn decide(seen: &Observed, settings: &Settings, now: &Time) -> Option<Plan> 
         return None;
     }
     let accepted = validate(&seen.relay, &seen.network, settings);
-    let identity = identity_verdict(seen);
+    let identity = identity_verdict(seen, settings);
     let next_pod = accepted
         .as_ref()
         .ok()
@@ -67,12 +72,12 @@ pub fn decide(seen: &Observed, settings: &Settings, now: &Time) -> Option<Plan> 
     };
     Some(Plan {
         status: crate::status::status(&view, now),
-        steps: steps(&view, next_pod.as_ref()),
+        steps: steps(&view, next_pod.as_ref(), now),
         hurdle: first_hurdle(&view),
     })
 }
 
-fn steps(view: &View<'_>, next_pod: Option<&Pod>) -> Vec<Step> {
+fn steps(view: &View<'_>, next_pod: Option<&Pod>, now: &Time) -> Vec<Step> {
     if let (Ok(_), IdentityVerdict::Create) = (view.accepted, view.identity) {
         return vec![Step::CreateIdentity];
     }
@@ -80,12 +85,15 @@ fn steps(view: &View<'_>, next_pod: Option<&Pod>) -> Vec<Step> {
     let (Ok(accepted), IdentityVerdict::Bound { identity, .. }, Some(next_pod), true) =
         (view.accepted, view.identity, next_pod, may_start(view))
     else {
-        return Vec::new();
+        return signing_step(view, now).into_iter().collect();
     };
     let seen = view.seen;
     let torrc = desired::torrc::torrc(&seen.relay, accepted);
     let service = desired::service::service(&seen.relay, accepted);
+    let pods_part = custody_of(&seen.relay) == Custody::Operator && matches!(seen.identity, Seen::Absent);
     let steps = [
+        pods_part.then_some(Step::CreatePodsPart),
+        signing_step(view, now),
         wants_write(&seen.torrc, &torrc).then(|| Step::ApplyTorrc(Box::new(torrc))),
         matches!(seen.claim, Seen::Absent)
             .then(|| Step::CreateClaim(Box::new(desired::claim::claim(&seen.relay, identity)))),
@@ -93,6 +101,16 @@ fn steps(view: &View<'_>, next_pod: Option<&Pod>) -> Vec<Step> {
         pod_step(view, next_pod), // last: a pod must find its keys, torrc and volume
     ];
     steps.into_iter().flatten().collect()
+}
+
+/// Also for a running pod whose successor is held up: its key must not end meanwhile.
+fn signing_step(view: &View<'_>, now: &Time) -> Option<Step> {
+    let IdentityVerdict::Bound { identity, .. } = view.identity else {
+        return None;
+    };
+    let ours = !matches!(view.seen.signing, Seen::Foreign);
+    let due = ours && desired::signing::is_due(view.seen, &identity.ed25519_id, now.0);
+    due.then(|| identity.ed25519_id.parse().ok().map(Step::IssueSigning)).flatten()
 }
 
 fn wants_write<T: serde::Serialize>(seen: &Seen<T>, wanted: &T) -> bool {

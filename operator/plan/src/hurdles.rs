@@ -3,6 +3,8 @@
 mod container;
 pub(crate) mod pod;
 
+use operator_api::IdentityStatus;
+
 use crate::identity::IdentityVerdict;
 use crate::observed::{Observed, Seen};
 use crate::validate::{Accepted, Refusal};
@@ -80,9 +82,11 @@ pub(crate) fn identity_not_bound(view: &View<'_>) -> Option<Hurdle> {
         IdentityVerdict::Missing(identity) => Hurdle::standing(
             "IdentityMissing",
             format!(
-                "Secret {} with the keys of {} is gone. Nothing is started, for other keys would be another relay. Restore \
+                "Secret {}{} with the keys of {} is gone. Nothing is started, for other keys would be another relay. Restore \
                  the Secret from a backup; or, to begin a new relay, delete this Relay and its volume claim and apply it again",
-                identity.secret_name, identity.rsa_fingerprint
+                identity.secret_name,
+                in_namespace(identity),
+                identity.rsa_fingerprint
             ),
         ),
         IdentityVerdict::Mismatch { recorded, found } => Hurdle::standing(
@@ -99,8 +103,21 @@ pub(crate) fn identity_not_bound(view: &View<'_>) -> Option<Hurdle> {
              are no fingerprints. Nothing is started. Put them back from the relay's descriptor or a backup",
         ),
         IdentityVerdict::NameTaken => taken("Secret"),
+        IdentityVerdict::WrongCustody { kept_by, secret_name } => Hurdle::standing(
+            "WrongCustody",
+            format!(
+                "Secret {secret_name} has the relay's keys, which are in the custody of {kept_by:?}. Keys are never moved \
+                 silently, and nothing is started. Set spec.identity.custody to {kept_by:?}; or, for another relay, apply it \
+                 under another name"
+            ),
+        ),
     };
     Some(hurdle)
+}
+
+fn in_namespace(identity: &IdentityStatus) -> String {
+    let namespace = identity.secret_namespace.as_ref();
+    namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"))
 }
 
 fn taken(kind: &str) -> Hurdle {
@@ -119,6 +136,7 @@ fn name_taken(view: &View<'_>) -> Option<Hurdle> {
     }
     let seen = view.seen;
     kind(&seen.torrc, "ConfigMap")
+        .or(kind(&seen.signing, "Secret"))
         .or(kind(&seen.claim, "PersistentVolumeClaim"))
         .or(kind(&seen.service, "Service"))
         .or(kind(&seen.pod, "Pod"))

@@ -46,7 +46,11 @@ fn is_ours(meta: &ObjectMeta, relay: &Relay) -> bool {
             .and_then(|labels| labels.get(key))
             .map(String::as_str)
     };
-    label(names::LABEL_MANAGED_BY) == Some(names::MANAGED_BY) && label(names::LABEL_RELAY) == Some(&relay.name_any())
+    // What is kept in the operator's namespace says for whose.
+    let namespace = label(names::LABEL_NAMESPACE).or(meta.namespace.as_deref());
+    label(names::LABEL_MANAGED_BY) == Some(names::MANAGED_BY)
+        && label(names::LABEL_RELAY) == Some(&relay.name_any())
+        && (namespace.is_none() || namespace == relay.metadata.namespace.as_deref())
 }
 
 /// The torrc lines of the network that the Relay names.
@@ -67,8 +71,12 @@ pub struct Observed {
     pub relay: Relay,
     /// Lines of its network.
     pub network: NetworkText,
-    /// The identity Secret's metadata.
+    /// Metadata of the Secret in the operator's namespace that keeps the identity.
+    pub custody: Seen<PartialObjectMeta<Secret>>,
+    /// Metadata of the identity Secret beside the Relay.
     pub identity: Seen<PartialObjectMeta<Secret>>,
+    /// Metadata of the Secret with the pod's signing key.
+    pub signing: Seen<PartialObjectMeta<Secret>>,
     /// The ConfigMap with its torrc.
     pub torrc: Seen<ConfigMap>,
     /// The claim for its volume.

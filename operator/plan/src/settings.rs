@@ -9,6 +9,8 @@ pub struct Settings {
     pub relay_image: String,
     /// Image of C tor, if there is one.
     pub tor_image: Option<String>,
+    /// Where master keys and families' keys are kept: the operator's own namespace.
+    pub custody_namespace: String,
     /// When nodes fetch these images; `None` leaves it to Kubernetes.
     pub pull_policy: Option<PullPolicy>,
 }

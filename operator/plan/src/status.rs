@@ -2,10 +2,12 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::ResourceExt as _;
-use operator_api::{RelayStatus, condition};
+use k8s_openapi::jiff::Timestamp;
+use operator_api::{Custody, RelayStatus, condition};
 
 use crate::hurdles::{Hurdle, View, config_refused, first_hurdle, identity_not_bound};
-use crate::identity::IdentityVerdict;
+use crate::desired::signing;
+use crate::identity::{IdentityVerdict, custody_of};
 
 /// Keys once recorded stay recorded, whatever happens to the Secret.
 pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
@@ -19,6 +21,7 @@ pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
             condition::IDENTITY_BOUND,
             identity_not_bound(view).map_or_else(|| Ok(bound(view)), Err),
         ),
+        (condition::SIGNING_KEY_FRESH, signing_key(view, now)),
         (
             condition::CONFIG_ACCEPTED,
             config_refused(view).map_or_else(|| Ok(("Accepted", "a torrc can be made of the spec".to_owned())), Err),
@@ -31,8 +34,45 @@ pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
             .map(|(type_, answer)| judged(&before, type_, answer, generation, now))
             .into(),
         identity: before.identity.clone().or_else(|| found_identity(view)),
+        signing_key_expires: signing_ends(view).map(Time),
         pod_name: view.seen.pod.ours().map(|pod| pod.name_any()),
         address: address(view),
+    }
+}
+
+fn signing_ends(view: &View<'_>) -> Option<Timestamp> {
+    let recorded = view.seen.relay.status.as_ref().and_then(|status| status.identity.clone());
+    let identity = found_identity(view).or(recorded)?;
+    signing::expires(view.seen, &identity.ed25519_id)
+}
+
+/// The messages tell no date, so that a renewal does not change them; the status has it in a field of its own.
+fn signing_key(view: &View<'_>, now: &Time) -> Result<(&'static str, String), Hurdle> {
+    if custody_of(&view.seen.relay) == Custody::InPod {
+        return Ok(("InPod", "the relay has its master key and renews its signing key itself".to_owned()));
+    }
+    if let Some(hurdle) = identity_not_bound(view) {
+        return Err(hurdle);
+    }
+    let hurdle = |reason, passing, message: &str| {
+        let message = message.to_owned();
+        Err(Hurdle { reason, message, passing })
+    };
+    match signing_ends(view) {
+        None => hurdle("NotIssued", true, "the pod has not been given a signing key yet"),
+        Some(ends) if ends <= now.0 => hurdle(
+            "Expired",
+            false,
+            "the signing key has ended and could not be renewed: the relay stops. See the operator's log and whether it may \
+             read the Secret with the identity",
+        ),
+        Some(ends) if signing::is_overdue(&view.seen.relay, ends, now.0) => hurdle(
+            "Expiring",
+            false,
+            "the signing key should have been renewed by now; when it ends (status.signingKeyExpires) the relay stops. See \
+             the operator's log and whether it may read the Secret with the identity",
+        ),
+        Some(_) => Ok(("Fresh", "the operator renews the signing key when half of its time is left".to_owned())),
     }
 }
 

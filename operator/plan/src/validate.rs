@@ -5,11 +5,12 @@
 use std::net::Ipv4Addr;
 
 use kube::ResourceExt as _;
-use operator_api::{AddressSource, Bandwidth, Engine, Relay, names};
+use operator_api::{AddressSource, Bandwidth, Custody, Engine, Relay, names};
 use relay_formats::nickname::{BadNickname, Nickname};
 use relay_formats::torrc::Torrc;
 
 use crate::desired::torrc::torrc_text;
+use crate::identity::custody_of;
 use crate::network::{BadNetwork, network_lines};
 use crate::observed::NetworkText;
 use crate::settings::Settings;
@@ -59,6 +60,11 @@ pub enum Refusal {
     /// Burst below rate.
     #[error("spec.bandwidth.burst: must not be below rate; raise burst or leave it out")]
     Burst,
+    /// `engine: Tor` cannot take a new signing key while it runs.
+    #[error(
+        "spec.identity.custody: C tor takes no new signing key while it runs; write InPod, or leave custody out"
+    )]
+    Custody,
     /// `engine: Tor` and no image for it.
     #[error(
         "spec.engine: the operator was started without an image of C tor; set spec.image, or the operator's --tor-image"
@@ -98,6 +104,9 @@ pub enum Refusal {
 /// The first thing that keeps the Relay from being run.
 pub fn validate(relay: &Relay, network: &NetworkText, settings: &Settings) -> Result<Accepted, Refusal> {
     let spec = &relay.spec;
+    if spec.engine == Engine::Tor && custody_of(relay) == Custody::Operator {
+        return Err(Refusal::Custody);
+    }
     let accepted = Accepted {
         nickname: spec.nickname.parse()?,
         contact: contact(&spec.contact)?,

@@ -2,6 +2,7 @@
 
 #![allow(unreachable_pub)] // KubeSchema repeats its type inside a function
 
+pub mod identity;
 mod rules;
 pub mod status;
 
@@ -10,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::byte_rate::ByteRate;
+use identity::Identity;
 use status::RelayStatus;
 
 /// What one relay should be.
@@ -44,7 +46,8 @@ use status::RelayStatus;
     printcolumn(name = "ORPort", type_ = "integer", json_path = ".spec.orPort", priority = "1"),
     printcolumn(name = "Ed25519", type_ = "string", json_path = ".status.identity.ed25519Id", priority = "1"),
     validation = rules::relay_name_characters(),
-    validation = rules::relay_name_length()
+    validation = rules::relay_name_length(),
+    validation = rules::custody_of_c_tor()
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RelaySpec {
@@ -79,6 +82,10 @@ pub struct RelaySpec {
     #[serde(default)]
     #[x_kube(validation = rules::storage_is_fixed())]
     pub storage: Storage,
+
+    /// Who keeps the relay's keys.
+    #[serde(default)]
+    pub identity: Identity,
 
     /// The program's image. Without it the operator's own choice for the engine is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]

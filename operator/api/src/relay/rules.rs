@@ -3,6 +3,7 @@
 use kube::core::Rule;
 
 use crate::byte_rate::{RELAY_RATE_MAX, RELAY_RATE_MIN, cel_bytes, cel_form};
+use crate::days::cel_between;
 use crate::names::RELAY_NAME_LENGTH_MAX;
 
 pub(super) fn relay_name_characters() -> Rule {
@@ -14,6 +15,16 @@ pub(super) fn relay_name_length() -> Rule {
     Rule::new(format!("size(self.metadata.name) <= {RELAY_NAME_LENGTH_MAX}")).message(&*format!(
         "metadata.name: use at most {RELAY_NAME_LENGTH_MAX} characters"
     ))
+}
+
+pub(super) fn custody_of_c_tor() -> Rule {
+    Rule::new("self.spec.engine != 'Tor' || !has(self.spec.identity.custody) || self.spec.identity.custody == 'InPod'").message(
+        "spec.identity.custody: C tor takes no new signing key while it runs; write InPod, or leave custody out",
+    )
+}
+
+pub(super) fn signing_key_lifetime() -> Rule {
+    Rule::new(cel_between("self", 3, 90)).message("use 3d to 90d")
 }
 
 /// dir-spec 2.1.1: `nickname ::= between 1 and 19 alphanumeric characters`.

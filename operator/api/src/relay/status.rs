@@ -2,7 +2,7 @@
 
 #![allow(unreachable_pub)] // KubeSchema repeats its type inside a function
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::KubeSchema;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,10 @@ pub struct RelayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<IdentityStatus>,
 
+    /// When the signing key that the pod has been given ends (custody `Operator`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signing_key_expires: Option<Time>,
+
     /// The pod that runs the relay, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_name: Option<String>,
@@ -43,6 +47,10 @@ pub struct IdentityStatus {
     /// The Ed25519 identity: 43 characters of base64.
     pub ed25519_id: String,
 
-    /// The Secret with the keys, in the Relay's namespace. Back it up: with it the relay can be brought back anywhere.
+    /// The Secret with the keys. Back it up: with it the relay can be brought back anywhere.
     pub secret_name: String,
+
+    /// The Secret's namespace, if it is another than the Relay's: the operator's, which keeps the master key.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_namespace: Option<String>,
 }

@@ -1,16 +1,23 @@
 //! The identity outlives everything but a person's clear will.
 
+use serde_json::json;
+
 use crate::audit;
 use crate::operator::Operator;
 use crate::rounds::Scene;
 use crate::server::await_yes;
+
+/// The classic way: the whole identity is in one Secret beside the Relay.
+fn in_pod(scene: &Scene) {
+    scene.apply_relay_with(json!({"identity": {"custody": "InPod"}}));
+}
 
 #[test]
 #[ignore = "needs RELAYFLEET_BIN: run e2e/test apiserver"]
 fn a_deleted_pod_comes_back_with_the_same_keys() {
     let scene = Scene::new("pod");
     let operator = Operator::start(&scene.server, scene.namespace);
-    scene.apply_relay();
+    in_pod(&scene);
     let old = scene.await_pod();
     let (fingerprint, secret) = (scene.fingerprint(), scene.uid("secret/demo-identity"));
 
@@ -28,12 +35,12 @@ fn a_deleted_pod_comes_back_with_the_same_keys() {
 fn a_relay_deleted_and_applied_again_is_the_same_relay() {
     let scene = Scene::new("again");
     let operator = Operator::start(&scene.server, scene.namespace);
-    scene.apply_relay();
+    in_pod(&scene);
     let old = scene.await_pod();
     let (fingerprint, claim) = (scene.fingerprint(), scene.uid("pvc/demo-data"));
 
     scene.kubectl(&["delete", "relay", "demo"]);
-    scene.apply_relay();
+    in_pod(&scene);
     scene.await_new_pod(&old);
     assert_eq!((scene.fingerprint(), scene.uid("pvc/demo-data")), (fingerprint, claim));
     assert_eq!(audit::count(&scene.server, scene.namespace, "create", "secrets"), 1);
@@ -45,7 +52,7 @@ fn a_relay_deleted_and_applied_again_is_the_same_relay() {
 fn a_secret_that_somebody_deletes_is_held_and_the_relay_says_so() {
     let scene = Scene::new("held");
     let operator = Operator::start(&scene.server, scene.namespace);
-    scene.apply_relay();
+    in_pod(&scene);
     scene.await_pod();
     scene.kubectl(&["delete", "secret", "demo-identity", "--wait=false"]);
 
@@ -64,7 +71,7 @@ fn a_secret_that_somebody_deletes_is_held_and_the_relay_says_so() {
 fn keys_cannot_be_changed_in_place() {
     let scene = Scene::new("fixed");
     let operator = Operator::start(&scene.server, scene.namespace);
-    scene.apply_relay();
+    in_pod(&scene);
     scene.await_pod();
     operator.stop();
     let change = r#"{"stringData":{"secret_id_key":"another"}}"#;
@@ -86,7 +93,7 @@ fn keys_cannot_be_changed_in_place() {
 fn lost_keys_start_nothing_and_restored_keys_start_the_same_relay() {
     let scene = Scene::new("lost");
     let operator = Operator::start(&scene.server, scene.namespace);
-    scene.apply_relay();
+    in_pod(&scene);
     let old = scene.await_pod();
     let fingerprint = scene.fingerprint();
     let backup = scene.get("secret/demo-identity").unwrap();

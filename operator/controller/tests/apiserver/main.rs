@@ -7,6 +7,7 @@
 
 mod audit;
 mod chart;
+mod custody;
 mod identity;
 mod manifests;
 mod operator;

@@ -94,6 +94,26 @@ fn bad_manifests_are_refused_with_field_and_remedy() {
             "supported values: \"Builtin\", \"Tor\"",
         ),
         (
+            json!({"engine": "Tor", "identity": {"custody": "Operator"}}),
+            "spec.identity.custody",
+            "write InPod",
+        ),
+        (
+            json!({"identity": {"custody": "Offline"}}),
+            "spec.identity.custody",
+            "supported values",
+        ),
+        (
+            json!({"identity": {"signingKeyLifetime": "2d"}}),
+            "spec.identity.signingKeyLifetime",
+            "use 3d to 90d",
+        ),
+        (
+            json!({"identity": {"signingKeyLifetime": "1w"}}),
+            "spec.identity.signingKeyLifetime",
+            "for example 7d",
+        ),
+        (
             json!({"image": {"reference": ""}}),
             "spec.image.reference",
             "should be at least 1",
@@ -139,6 +159,8 @@ fn good_manifests_are_taken() {
         json!({"bandwidth": {"rate": "10MB/s", "burst": "80Mbit/s"}}),
         json!({"address": {"source": "Static", "ipv4": "203.0.113.7"}, "orPort": 1024}),
         json!({"contact": "Ärger? mail <ops@example.org> #1 \"on call\""}),
+        json!({"identity": {"custody": "InPod", "signingKeyLifetime": "90d"}}),
+        json!({"identity": {"custody": "Operator", "signingKeyLifetime": "3d"}}),
         json!({"storage": {"size": "512Mi", "storageClassName": "fast"}}),
         json!({"network": {"configMap": {"name": "private", "key": "lines"}}}),
     ];

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::server::{Server, await_yes};
+use crate::server::{KEYS, Server, await_yes};
 
 /// One process; killed if the test forgets it.
 pub(crate) struct Operator {
@@ -29,6 +29,7 @@ impl Operator {
                 format!("--watch-namespace={namespace}"),
                 format!("--instance={namespace}-{instance}"),
             ])
+            .arg(format!("--custody-namespace={KEYS}"))
             .args([
                 "--lease-name=relayfleet".to_owned(),
                 format!("--lease-namespace={namespace}"),

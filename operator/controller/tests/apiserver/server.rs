@@ -14,6 +14,9 @@ use serde_json::Value;
 /// What a machine that is busy with other tests may need.
 const PATIENCE: Duration = Duration::from_secs(180);
 
+/// Where operators keep the keys that no relay gets.
+pub(crate) const KEYS: &str = "relayfleet-keys";
+
 /// The operator's ServiceAccount, as the chart makes it.
 pub(crate) const OPERATOR: &str = "system:serviceaccount:relayfleet-system:relayfleet";
 
@@ -64,6 +67,7 @@ impl Server {
 
     fn apply_chart(&self) {
         self.kubectl(&["create", "namespace", "relayfleet-system"]);
+        self.kubectl(&["create", "namespace", KEYS]);
         self.apply(&self.rendered_chart(&[]));
         await_yes("the API server to know Relays", || {
             self.try_kubectl(&["get", "relays", "-A"]).status.success()

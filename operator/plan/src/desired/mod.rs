@@ -4,6 +4,7 @@ pub mod claim;
 pub mod identity;
 pub mod pod;
 pub mod service;
+pub mod signing;
 pub mod torrc;
 
 use std::collections::BTreeMap;

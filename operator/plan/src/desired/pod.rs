@@ -1,7 +1,8 @@
 //! The pod: bare, one for each identity, made by `create` alone so that its name is the first lock.
 //!
 //! An init container of our relay's image copies the identity keys from the Secret into the volume and refuses if others
-//! lie there; then the engine runs. It is the only container that sees the Secret.
+//! lie there; then the engine runs. It is the only container that sees that Secret; with the operator's custody it does not
+//! have the master key either, and the engine sees a signing key for some days.
 
 use k8s_openapi::api::core::v1::{
     Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, KeyToPath,
@@ -10,12 +11,13 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
-use operator_api::{Relay, names};
+use operator_api::{Custody, Relay, names};
 use relay_formats::key_file;
 use sha2::{Digest as _, Sha256};
 
 use super::torrc::{SHUTDOWN_WAIT_SECONDS, TORRC_KEY, torrc_text};
 use super::{labels, owned};
+use crate::identity::custody_of;
 use crate::settings::{Settings, pull_policy_text};
 use crate::validate::Accepted;
 
@@ -30,6 +32,8 @@ pub const KEYS_CONTAINER: &str = "keys";
 
 const VOLUME_ROOT: &str = "/var/lib/relayfleet";
 const IDENTITY_DIR: &str = "/etc/relayfleet/identity";
+/// Where the pod finds the signing key that the operator renews.
+pub const SIGNING_DIR: &str = "/etc/relayfleet/signing";
 const CONFIG_DIR: &str = "/etc/relayfleet/config";
 /// Any id from 10000 up, so that it is nobody on the node; our images say the same.
 const RELAY_UID: i64 = 10_001;
@@ -65,30 +69,10 @@ fn hash(spec: &PodSpec, torrc: &str) -> String {
 }
 
 fn pod_spec(relay: &Relay, accepted: &Accepted, settings: &Settings) -> PodSpec {
-    let name = relay.name_any();
     PodSpec {
         init_containers: Some(vec![keys_container(settings)]),
         containers: vec![relay_container(relay, accepted, settings)],
-        volumes: Some(vec![
-            Volume {
-                name: "data".to_owned(),
-                persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
-                    claim_name: names::data_claim(&name),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            },
-            identity_volume(&name),
-            Volume {
-                name: "config".to_owned(),
-                config_map: Some(ConfigMapVolumeSource {
-                    name: names::torrc_config_map(&name),
-                    items: Some(vec![item(TORRC_KEY)]),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            },
-        ]),
+        volumes: Some(volumes(relay)),
         restart_policy: Some("Always".to_owned()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         automount_service_account_token: Some(false),
@@ -109,21 +93,60 @@ fn pod_spec(relay: &Relay, accepted: &Accepted, settings: &Settings) -> PodSpec 
     }
 }
 
-fn identity_volume(relay: &str) -> Volume {
+fn volumes(relay: &Relay) -> Vec<Volume> {
+    let name = relay.name_any();
+    let mut volumes = vec![
+        Volume {
+            name: "data".to_owned(),
+            persistent_volume_claim: Some(PersistentVolumeClaimVolumeSource {
+                claim_name: names::data_claim(&name),
+                ..Default::default()
+            }),
+            ..Default::default()
+        },
+        identity_volume(relay),
+        Volume {
+            name: "config".to_owned(),
+            config_map: Some(ConfigMapVolumeSource {
+                name: names::torrc_config_map(&name),
+                items: Some(vec![item(TORRC_KEY)]),
+                ..Default::default()
+            }),
+            ..Default::default()
+        },
+    ];
+    volumes.extend(signing_volume(relay));
+    volumes
+}
+
+/// Without the master key where the operator keeps it: it is not in that Secret.
+fn identity_volume(relay: &Relay) -> Volume {
+    let master = (custody_of(relay) == Custody::InPod).then_some(key_file::MASTER_SECRET);
+    let files = [key_file::RSA_IDENTITY, key_file::MASTER_PUBLIC].into_iter().chain(master);
     Volume {
         name: "identity".to_owned(),
         secret: Some(SecretVolumeSource {
-            secret_name: Some(names::identity_secret(relay)),
-            items: Some(
-                [key_file::RSA_IDENTITY, key_file::MASTER_SECRET, key_file::MASTER_PUBLIC]
-                    .map(item)
-                    .into(),
-            ),
+            secret_name: Some(names::identity_secret(&relay.name_any())),
+            items: Some(files.map(item).collect()),
             default_mode: Some(0o440), // root's, and readable by the pod's own group
             ..Default::default()
         }),
         ..Default::default()
     }
+}
+
+/// The one Secret that changes under a running relay.
+fn signing_volume(relay: &Relay) -> Option<Volume> {
+    (custody_of(relay) == Custody::Operator).then(|| Volume {
+        name: "signing".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(names::signing_secret(&relay.name_any())),
+            items: Some([key_file::SIGNING_SECRET, key_file::SIGNING_CERT].map(item).into()),
+            default_mode: Some(0o440),
+            ..Default::default()
+        }),
+        ..Default::default()
+    })
 }
 
 fn item(name: &str) -> KeyToPath {
@@ -184,14 +207,19 @@ fn relay_container(relay: &Relay, accepted: &Accepted, settings: &Settings) -> C
             timeout_seconds: Some(3),
             ..Default::default()
         }),
-        volume_mounts: Some(vec![
-            mount("data", VOLUME_ROOT, false),
-            mount("config", CONFIG_DIR, true),
-        ]),
+        volume_mounts: Some(relay_mounts(relay)),
         security_context: Some(restricted()),
         termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         ..Default::default()
     }
+}
+
+fn relay_mounts(relay: &Relay) -> Vec<VolumeMount> {
+    let mut mounts = vec![mount("data", VOLUME_ROOT, false), mount("config", CONFIG_DIR, true)];
+    if custody_of(relay) == Custody::Operator {
+        mounts.push(mount("signing", SIGNING_DIR, true));
+    }
+    mounts
 }
 
 fn pod_ip() -> EnvVar {

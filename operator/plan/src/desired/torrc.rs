@@ -4,9 +4,10 @@ use std::fmt::Write as _;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
-use operator_api::{Relay, names};
+use operator_api::{Custody, Relay, names};
 
 use super::{owned, pod};
+use crate::identity::custody_of;
 use crate::validate::Accepted;
 
 /// Key in the ConfigMap, and the file's name in the pod.
@@ -43,6 +44,16 @@ pub fn torrc_text(relay: &Relay, accepted: &Accepted) -> String {
     line("DataDirectory", &pod::DATA_DIRECTORY);
     line("Log", &"notice stdout");
     line("ShutdownWaitLength", &format_args!("{SHUTDOWN_WAIT_SECONDS} seconds"));
+    match custody_of(relay) {
+        Custody::Operator => {
+            line("OfflineMasterKey", &1);
+            line("SigningKeyDirectory", &pod::SIGNING_DIR);
+        }
+        Custody::InPod => {
+            let lifetime = relay.spec.identity.signing_key_lifetime;
+            line("SigningKeyLifetime", &format_args!("{} days", lifetime.count()));
+        }
+    }
     line("ExitRelay", &0);
     line("ExitPolicy", &"reject *:*");
     if let Some(rates) = accepted.bandwidth {

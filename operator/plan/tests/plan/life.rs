@@ -88,7 +88,7 @@ fn a_lost_secret_starts_nothing_and_draws_no_keys() {
     let mut world = World::plain();
     world.settle();
     let before = world.fingerprint();
-    world.seen.identity = Seen::Absent;
+    world.seen.custody = Seen::Absent;
     world.seen.pod = Seen::Absent;
     world.settle();
 
@@ -106,7 +106,7 @@ fn a_restored_secret_of_another_relay_starts_nothing() {
     let mut world = World::plain();
     world.settle();
     let other =
-        desired::identity::new_identity(&world.seen.relay, &mut rand::rngs::ChaCha12Rng::seed_from_u64(99)).unwrap();
+        desired::identity::new_identity(&world.seen.relay, &world.settings, &mut rand::rngs::ChaCha12Rng::seed_from_u64(99)).unwrap();
     world.restore(&other);
     world.seen.pod = Seen::Absent;
 
@@ -135,7 +135,7 @@ fn keys_whose_deletion_was_asked_run_on_and_say_so() {
     let mut world = World::plain();
     world.settle();
     world.pod_listens();
-    if let Seen::Ours(secret) = &mut world.seen.identity {
+    if let Seen::Ours(secret) = &mut world.seen.custody {
         secret.metadata.deletion_timestamp = world
             .seen
             .relay

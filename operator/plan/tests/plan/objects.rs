@@ -32,6 +32,8 @@ fn the_torrc_says_what_the_spec_says() {
          DataDirectory /var/lib/relayfleet/data\n\
          Log notice stdout\n\
          ShutdownWaitLength 20 seconds\n\
+         OfflineMasterKey 1\n\
+         SigningKeyDirectory /etc/relayfleet/signing\n\
          ExitRelay 0\n\
          ExitPolicy reject *:*\n\
          CountPrivateBandwidth 1\n\
@@ -114,7 +116,7 @@ fn the_identity_secret_holds_c_tors_files_of_the_fingerprints_it_names() {
     use rand::SeedableRng as _;
     let world = World::plain();
     let mut dice = rand::rngs::ChaCha12Rng::seed_from_u64(7);
-    let secret = operator_plan::desired::identity::new_identity(&world.seen.relay, &mut dice).unwrap();
+    let secret = operator_plan::desired::identity::new_identity(&world.seen.relay, &world.settings, &mut dice).unwrap();
     let data = secret.data.unwrap();
     let rsa = RsaSecret::from_pem(std::str::from_utf8(&data[key_file::RSA_IDENTITY].0).unwrap()).unwrap();
     let ed25519 = key_file::decode_ed25519_secret(Ed25519Role::Master, &data[key_file::MASTER_SECRET].0).unwrap();

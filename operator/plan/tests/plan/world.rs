@@ -20,7 +20,11 @@ pub(crate) struct World {
     pub(crate) seen: Observed,
     pub(crate) settings: Settings,
     pub(crate) keys_drawn: u64,
-    clock: i64,
+    /// What the operator's namespace keeps, with its keys.
+    pub(crate) kept: Option<Secret>,
+    /// Every Secret that the pod could see, with its keys, in the order of their writes.
+    pub(crate) pods_secrets: Vec<Secret>,
+    pub(crate) clock: i64,
 }
 
 impl World {
@@ -39,7 +43,9 @@ impl World {
         let seen = Observed {
             relay,
             network: NetworkText::Public,
+            custody: Seen::Absent,
             identity: Seen::Absent,
+            signing: Seen::Absent,
             torrc: Seen::Absent,
             claim: Seen::Absent,
             service: Seen::Absent,
@@ -48,12 +54,15 @@ impl World {
         let settings = Settings {
             relay_image: "relay:1".into(),
             tor_image: None,
+            custody_namespace: "relayfleet-system".into(),
             pull_policy: None,
         };
         Self {
             seen,
             settings,
             keys_drawn: 0,
+            kept: None,
+            pods_secrets: Vec::new(),
             clock: 1_800_000_000,
         }
     }
@@ -100,10 +109,26 @@ impl World {
         let uid = format!("uid-{}", self.clock);
         match step {
             Step::CreateIdentity => {
+                assert!(matches!(self.seen.custody, Seen::Absent), "keys drawn over keys");
                 assert!(matches!(self.seen.identity, Seen::Absent), "keys drawn over keys");
                 self.keys_drawn += 1;
                 let mut dice = ChaCha12Rng::seed_from_u64(self.keys_drawn);
-                self.restore(&desired::identity::new_identity(&self.seen.relay, &mut dice).unwrap());
+                self.restore(&desired::identity::new_identity(&self.seen.relay, &self.settings, &mut dice).unwrap());
+            }
+            Step::CreatePodsPart => {
+                let keeper = self.kept.clone().unwrap();
+                let part = desired::identity::pods_part(&self.seen.relay, &keeper).unwrap();
+                self.seen.identity = Seen::Ours(metadata_of(&part));
+                self.pods_secrets.push(part);
+            }
+            Step::IssueSigning(identity) => {
+                let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(self.clock.unsigned_abs());
+                let mut dice = ChaCha12Rng::seed_from_u64(self.clock.unsigned_abs());
+                let keeper = self.kept.clone().unwrap();
+                let secret = desired::signing::new_signing(&self.seen.relay, &keeper, &identity, now, &mut dice);
+                let secret = secret.unwrap();
+                self.seen.signing = Seen::Ours(metadata_of(&secret));
+                self.pods_secrets.push(secret);
             }
             Step::ApplyTorrc(torrc) => self.seen.torrc = Seen::Ours(*torrc),
             Step::CreateClaim(claim) => self.seen.claim = Seen::Ours(*claim),
@@ -124,11 +149,14 @@ impl World {
 
     /// Puts a Secret there as from a backup: the plan sees its metadata only.
     pub(crate) fn restore(&mut self, secret: &Secret) {
-        let metadata: ObjectMeta = secret.metadata.clone();
-        self.seen.identity = Seen::Ours(PartialObjectMeta {
-            metadata,
-            ..Default::default()
-        });
+        let seen = Seen::Ours(metadata_of(secret));
+        if secret.metadata.namespace == Some(self.settings.custody_namespace.clone()) {
+            self.seen.custody = seen;
+            self.kept = Some(secret.clone());
+        } else {
+            self.seen.identity = seen;
+            self.pods_secrets.push(secret.clone());
+        }
     }
 
     pub(crate) fn pod(&mut self) -> &mut Pod {
@@ -176,5 +204,13 @@ impl World {
             .find(|condition| condition.type_ == type_)
             .unwrap();
         (condition.status, condition.reason, condition.message)
+    }
+}
+
+fn metadata_of(secret: &Secret) -> PartialObjectMeta<Secret> {
+    let metadata: ObjectMeta = secret.metadata.clone();
+    PartialObjectMeta {
+        metadata,
+        ..Default::default()
     }
 }
