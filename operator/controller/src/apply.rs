@@ -122,7 +122,9 @@ where
     };
     // What is kept for a relay stands in the operator's namespace.
     let namespace = object.namespace().unwrap_or_default();
-    let done = Api::<K>::namespaced(cluster.client.clone(), &namespace).create(&parameters, object).await;
+    let done = Api::<K>::namespaced(cluster.client.clone(), &namespace)
+        .create(&parameters, object)
+        .await;
     count(cluster, &K::kind(&()), "create", step, done).map(|_| ())
 }
 

@@ -145,6 +145,9 @@ mod tests {
         assert!(Arguments::try_parse_from(["operator"]).is_err());
         let arguments = Arguments::try_parse_from(["operator", "--relay-image", "relay:1"]).unwrap();
         let settings = arguments.settings("default");
-        assert_eq!((&*settings.relay_image, &*settings.custody_namespace), ("relay:1", "default"));
+        assert_eq!(
+            (&*settings.relay_image, &*settings.custody_namespace),
+            ("relay:1", "default")
+        );
     }
 }

@@ -92,7 +92,9 @@ fn relay_of<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<GuardedRelay>>
     let labels = object.metadata.labels.as_ref()?;
     let relay = labels.get(names::LABEL_RELAY)?;
     // What is kept in the operator's namespace says for which it is.
-    let namespace = labels.get(names::LABEL_NAMESPACE).or(object.metadata.namespace.as_ref())?;
+    let namespace = labels
+        .get(names::LABEL_NAMESPACE)
+        .or(object.metadata.namespace.as_ref())?;
     Some(ObjectRef::new(relay).within(namespace))
 }
 

@@ -110,7 +110,8 @@ fn signing_step(view: &View<'_>, now: &Time) -> Option<Step> {
     };
     let ours = !matches!(view.seen.signing, Seen::Foreign);
     let due = ours && desired::signing::is_due(view.seen, &identity.ed25519_id, now.0);
-    due.then(|| identity.ed25519_id.parse().ok().map(Step::IssueSigning)).flatten()
+    due.then(|| identity.ed25519_id.parse().ok().map(Step::IssueSigning))
+        .flatten()
 }
 
 fn wants_write<T: serde::Serialize>(seen: &Seen<T>, wanted: &T) -> bool {

@@ -100,8 +100,15 @@ pub fn identity_verdict(seen: &Observed, settings: &Settings) -> IdentityVerdict
             None => return IdentityVerdict::Unreadable,
             Some(other) if other != found => {
                 let part_name = names::identity_secret(&seen.relay.name_any());
-                let other = IdentityStatus { secret_name: part_name, secret_namespace: None, ..other };
-                return IdentityVerdict::Mismatch { recorded: found, found: other };
+                let other = IdentityStatus {
+                    secret_name: part_name,
+                    secret_namespace: None,
+                    ..other
+                };
+                return IdentityVerdict::Mismatch {
+                    recorded: found,
+                    found: other,
+                };
             }
             Some(_) => {}
         },
@@ -115,9 +122,15 @@ pub fn identity_verdict(seen: &Observed, settings: &Settings) -> IdentityVerdict
 
 /// The Secret that has the master key although another should keep it.
 fn kept_otherwise(seen: &Observed, custody: Custody) -> Option<String> {
-    let made_for = |secret: &PartialObjectMeta<Secret>| annotation(&secret.metadata, names::ANNOTATION_CUSTODY) == Some("Operator");
+    let made_for = |secret: &PartialObjectMeta<Secret>| {
+        annotation(&secret.metadata, names::ANNOTATION_CUSTODY) == Some("Operator")
+    };
     match custody {
-        Custody::Operator => seen.identity.ours().filter(|secret| !made_for(secret)).map(|secret| secret.name_any()),
+        Custody::Operator => seen
+            .identity
+            .ours()
+            .filter(|secret| !made_for(secret))
+            .map(|secret| secret.name_any()),
         Custody::InPod => seen
             .custody
             .ours()
@@ -134,12 +147,7 @@ fn said_by(secret: &PartialObjectMeta<Secret>, seen: &Observed, settings: &Setti
 }
 
 /// How the status names an identity.
-fn identity_status(
-    relay: &Relay,
-    settings: &Settings,
-    rsa: &RsaIdentity,
-    ed25519: &Ed25519Identity,
-) -> IdentityStatus {
+fn identity_status(relay: &Relay, settings: &Settings, rsa: &RsaIdentity, ed25519: &Ed25519Identity) -> IdentityStatus {
     let name = relay.name_any();
     let (secret_name, secret_namespace) = match custody_of(relay) {
         Custody::Operator => (

@@ -1,12 +1,12 @@
 //! From what was seen to what the Relay says of itself.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
-use kube::ResourceExt as _;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
 use operator_api::{Custody, RelayStatus, condition};
 
-use crate::hurdles::{Hurdle, View, config_refused, first_hurdle, identity_not_bound};
 use crate::desired::signing;
+use crate::hurdles::{Hurdle, View, config_refused, first_hurdle, identity_not_bound};
 use crate::identity::{IdentityVerdict, custody_of};
 
 /// Keys once recorded stay recorded, whatever happens to the Secret.
@@ -41,7 +41,12 @@ pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
 }
 
 fn signing_ends(view: &View<'_>) -> Option<Timestamp> {
-    let recorded = view.seen.relay.status.as_ref().and_then(|status| status.identity.clone());
+    let recorded = view
+        .seen
+        .relay
+        .status
+        .as_ref()
+        .and_then(|status| status.identity.clone());
     let identity = found_identity(view).or(recorded)?;
     signing::expires(view.seen, &identity.ed25519_id)
 }
@@ -49,14 +54,21 @@ fn signing_ends(view: &View<'_>) -> Option<Timestamp> {
 /// The messages tell no date, so that a renewal does not change them; the status has it in a field of its own.
 fn signing_key(view: &View<'_>, now: &Time) -> Result<(&'static str, String), Hurdle> {
     if custody_of(&view.seen.relay) == Custody::InPod {
-        return Ok(("InPod", "the relay has its master key and renews its signing key itself".to_owned()));
+        return Ok((
+            "InPod",
+            "the relay has its master key and renews its signing key itself".to_owned(),
+        ));
     }
     if let Some(hurdle) = identity_not_bound(view) {
         return Err(hurdle);
     }
     let hurdle = |reason, passing, message: &str| {
         let message = message.to_owned();
-        Err(Hurdle { reason, message, passing })
+        Err(Hurdle {
+            reason,
+            message,
+            passing,
+        })
     };
     match signing_ends(view) {
         None => hurdle("NotIssued", true, "the pod has not been given a signing key yet"),
@@ -72,7 +84,10 @@ fn signing_key(view: &View<'_>, now: &Time) -> Result<(&'static str, String), Hu
             "the signing key should have been renewed by now; when it ends (status.signingKeyExpires) the relay stops. See \
              the operator's log and whether it may read the Secret with the identity",
         ),
-        Some(_) => Ok(("Fresh", "the operator renews the signing key when half of its time is left".to_owned())),
+        Some(_) => Ok((
+            "Fresh",
+            "the operator renews the signing key when half of its time is left".to_owned(),
+        )),
     }
 }
 

@@ -61,9 +61,7 @@ pub enum Refusal {
     #[error("spec.bandwidth.burst: must not be below rate; raise burst or leave it out")]
     Burst,
     /// `engine: Tor` cannot take a new signing key while it runs.
-    #[error(
-        "spec.identity.custody: C tor takes no new signing key while it runs; write InPod, or leave custody out"
-    )]
+    #[error("spec.identity.custody: C tor takes no new signing key while it runs; write InPod, or leave custody out")]
     Custody,
     /// `engine: Tor` and no image for it.
     #[error(

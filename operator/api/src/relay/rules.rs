@@ -18,9 +18,10 @@ pub(super) fn relay_name_length() -> Rule {
 }
 
 pub(super) fn custody_of_c_tor() -> Rule {
-    Rule::new("self.spec.engine != 'Tor' || !has(self.spec.identity.custody) || self.spec.identity.custody == 'InPod'").message(
-        "spec.identity.custody: C tor takes no new signing key while it runs; write InPod, or leave custody out",
-    )
+    Rule::new("self.spec.engine != 'Tor' || !has(self.spec.identity.custody) || self.spec.identity.custody == 'InPod'")
+        .message(
+            "spec.identity.custody: C tor takes no new signing key while it runs; write InPod, or leave custody out",
+        )
 }
 
 pub(super) fn signing_key_lifetime() -> Rule {

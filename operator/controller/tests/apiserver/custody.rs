@@ -17,7 +17,11 @@ fn secret(scene: &Scene, namespace: &str, name: &str) -> Secret {
 }
 
 fn expires(scene: &Scene) -> String {
-    secret(scene, scene.namespace, "demo-signing").metadata.annotations.unwrap()[EXPIRES].clone()
+    secret(scene, scene.namespace, "demo-signing")
+        .metadata
+        .annotations
+        .unwrap()[EXPIRES]
+        .clone()
 }
 
 #[test]
@@ -39,11 +43,18 @@ fn no_secret_that_the_pod_could_see_holds_the_master_key() {
     let all = scene.kubectl(&["get", "secrets", "-o", "json"]);
     let all: serde_json::Value = serde_json::from_str(&all).unwrap();
     let secrets: Vec<Secret> = serde_json::from_value(all["items"].clone()).unwrap();
-    let names: Vec<_> = secrets.iter().filter_map(|secret| secret.metadata.name.clone()).collect();
+    let names: Vec<_> = secrets
+        .iter()
+        .filter_map(|secret| secret.metadata.name.clone())
+        .collect();
     assert_eq!(names, ["demo-identity", "demo-signing"]);
     for secret in &secrets {
         for (name, file) in secret.data.iter().flatten() {
-            assert!(!file.0.windows(32).any(|window| window == scalar), "{name} in {:?}", secret.metadata.name);
+            assert!(
+                !file.0.windows(32).any(|window| window == scalar),
+                "{name} in {:?}",
+                secret.metadata.name
+            );
         }
     }
 }

@@ -122,7 +122,9 @@ fn volumes(relay: &Relay) -> Vec<Volume> {
 /// Without the master key where the operator keeps it: it is not in that Secret.
 fn identity_volume(relay: &Relay) -> Volume {
     let master = (custody_of(relay) == Custody::InPod).then_some(key_file::MASTER_SECRET);
-    let files = [key_file::RSA_IDENTITY, key_file::MASTER_PUBLIC].into_iter().chain(master);
+    let files = [key_file::RSA_IDENTITY, key_file::MASTER_PUBLIC]
+        .into_iter()
+        .chain(master);
     Volume {
         name: "identity".to_owned(),
         secret: Some(SecretVolumeSource {

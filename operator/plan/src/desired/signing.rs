@@ -60,7 +60,10 @@ pub fn new_signing(
     let secret = key_file::encode_ed25519_secret(Ed25519Role::Signing, &key);
     let data = [
         (key_file::SIGNING_SECRET.to_owned(), ByteString(secret.to_vec())),
-        (key_file::SIGNING_CERT.to_owned(), ByteString(key_file::encode_signing_cert(&cert))),
+        (
+            key_file::SIGNING_CERT.to_owned(),
+            ByteString(key_file::encode_signing_cert(&cert)),
+        ),
     ];
     let annotations = [
         (names::ANNOTATION_ED25519, identity.to_string()),
@@ -81,7 +84,10 @@ pub fn new_signing(
 pub fn expires(seen: &Observed, ed25519_id: &str) -> Option<Timestamp> {
     let meta = &seen.signing.ours()?.metadata;
     let of_this = annotation(meta, names::ANNOTATION_ED25519) == Some(ed25519_id);
-    annotation(meta, names::ANNOTATION_SIGNING_EXPIRES)?.parse().ok().filter(|_| of_this)
+    annotation(meta, names::ANNOTATION_SIGNING_EXPIRES)?
+        .parse()
+        .ok()
+        .filter(|_| of_this)
 }
 
 /// Whether a new one is due: where there is none, or when half of its time is left.

@@ -34,7 +34,10 @@ fn nothing_that_the_pod_sees_holds_the_master_key() {
     assert_eq!(keeper.metadata.name.as_deref(), Some("tor.demo.identity"));
     assert_eq!(keeper.metadata.namespace.as_deref(), Some("relayfleet-system"));
     let scalar = master_scalar(&keeper);
-    assert!(world.pods_secrets.len() >= 3, "identity, signing key, renewed signing key");
+    assert!(
+        world.pods_secrets.len() >= 3,
+        "identity, signing key, renewed signing key"
+    );
     for secret in &world.pods_secrets {
         for (name, file) in secret.data.as_ref().unwrap() {
             assert!(!holds(&file.0, &scalar), "{name} of {:?}", secret.metadata.name);
@@ -42,19 +45,32 @@ fn nothing_that_the_pod_sees_holds_the_master_key() {
         assert!(!secret.data.as_ref().unwrap().contains_key(key_file::MASTER_SECRET));
     }
     let named = serde_json::to_string(world.pod()).unwrap();
-    assert!(!named.contains("tor.demo.identity") && !named.contains(key_file::MASTER_SECRET), "{named}");
+    assert!(
+        !named.contains("tor.demo.identity") && !named.contains(key_file::MASTER_SECRET),
+        "{named}"
+    );
 }
 
 #[test]
 fn a_pod_that_keeps_its_own_keys_gets_them_all_and_makes_its_signing_keys() {
     let mut world = in_pod();
     world.settle();
-    assert!(matches!((&world.seen.custody, &world.seen.signing), (Seen::Absent, Seen::Absent)));
+    assert!(matches!(
+        (&world.seen.custody, &world.seen.signing),
+        (Seen::Absent, Seen::Absent)
+    ));
     let secret = world.pods_secrets[0].clone();
     assert_eq!(secret.metadata.finalizers.clone().unwrap(), ["relayfleet.io/identity"]);
-    assert!(serde_json::to_string(world.pod()).unwrap().contains(key_file::MASTER_SECRET));
+    assert!(
+        serde_json::to_string(world.pod())
+            .unwrap()
+            .contains(key_file::MASTER_SECRET)
+    );
     let torrc = world.seen.torrc.ours().unwrap().data.as_ref().unwrap()["torrc"].clone();
-    assert!(torrc.contains("SigningKeyLifetime 7 days\n") && !torrc.contains("OfflineMasterKey"), "{torrc}");
+    assert!(
+        torrc.contains("SigningKeyLifetime 7 days\n") && !torrc.contains("OfflineMasterKey"),
+        "{torrc}"
+    );
     world.clock += 400 * DAY;
     assert_eq!(world.settle(), 0, "the operator has no part in it");
     assert_eq!(world.condition("SigningKeyFresh").1, "InPod");
@@ -83,7 +99,10 @@ fn a_signing_key_is_renewed_at_half_its_life_by_one_write_and_no_restart() {
     let status = world.seen.relay.status.clone().unwrap();
     let identity = status.identity.unwrap().ed25519_id.parse().unwrap();
     let now = std::time::UNIX_EPOCH + std::time::Duration::from_secs(world.clock.unsigned_abs());
-    assert_eq!(cert.verify_key(CertType::IDENTITY_SIGNING, &identity, now), Ok(key.public()));
+    assert_eq!(
+        cert.verify_key(CertType::IDENTITY_SIGNING, &identity, now),
+        Ok(key.public())
+    );
     let told = status.signing_key_expires.unwrap().0;
     assert_eq!(std::time::SystemTime::from(told), cert.expires());
     let days = cert.expires().duration_since(now).unwrap().as_secs_f64() / 86_400.0;
@@ -99,7 +118,10 @@ fn a_renewal_that_does_not_come_is_told_before_the_relay_stops() {
     world.clock += 4 * DAY;
     assert_eq!(fresh(&world).1, "Fresh", "due, and no reason to wake anyone yet");
     world.clock += DAY;
-    assert_eq!((fresh(&world).0.as_str(), fresh(&world).1.as_str()), ("False", "Expiring"));
+    assert_eq!(
+        (fresh(&world).0.as_str(), fresh(&world).1.as_str()),
+        ("False", "Expiring")
+    );
     world.clock += 3 * DAY;
     assert_eq!(fresh(&world).1, "Expired");
     world.settle();
@@ -131,7 +153,10 @@ fn keys_are_never_moved_silently() {
             world.settle();
             let (status, reason, message) = world.condition("IdentityBound");
             assert_eq!((status.as_str(), reason.as_str()), ("False", "WrongCustody"));
-            assert!(message.contains(&format!("Set spec.identity.custody to {keeper}")), "{message}");
+            assert!(
+                message.contains(&format!("Set spec.identity.custody to {keeper}")),
+                "{message}"
+            );
             let after = (world.kept.clone(), world.pods_secrets.clone(), world.seen.pod.clone());
             assert_eq!(after, before);
             assert_eq!(world.keys_drawn, 1);

@@ -105,8 +105,12 @@ fn a_lost_secret_starts_nothing_and_draws_no_keys() {
 fn a_restored_secret_of_another_relay_starts_nothing() {
     let mut world = World::plain();
     world.settle();
-    let other =
-        desired::identity::new_identity(&world.seen.relay, &world.settings, &mut rand::rngs::ChaCha12Rng::seed_from_u64(99)).unwrap();
+    let other = desired::identity::new_identity(
+        &world.seen.relay,
+        &world.settings,
+        &mut rand::rngs::ChaCha12Rng::seed_from_u64(99),
+    )
+    .unwrap();
     world.restore(&other);
     world.seen.pod = Seen::Absent;
 
