@@ -11,6 +11,7 @@ use base64::engine::general_purpose::STANDARD_NO_PAD;
 use crate::cert::{CertType, Certified, Ed25519Cert, NameSigner, issue_onion_cross_cert};
 use crate::document::{DocumentError, Lines, one_line, sign};
 use crate::ed25519_key::Ed25519Secret;
+use crate::exit_policy::ExitPolicy;
 use crate::extra_info::ExtraInfoDigests;
 use crate::fingerprint::{Ed25519Identity, RsaIdentity};
 use crate::nickname::Nickname;
@@ -67,6 +68,8 @@ pub struct DescriptorFacts<'a> {
     pub hibernating: bool,
     /// `ContactInfo`.
     pub contact: Option<&'a str>,
+    /// Where it lets streams go.
+    pub exit_policy: &'a ExitPolicy,
     /// It keeps onion services' descriptors; C tor's relays always do.
     pub hidden_service_dir: bool,
     /// It answers directory requests on its ORPort.
@@ -239,7 +242,12 @@ fn services(lines: &mut Lines, facts: &DescriptorFacts<'_>) {
         "ntor-onion-key {}",
         STANDARD_NO_PAD.encode(facts.onion.public())
     ));
-    lines.line("reject *:*");
+    for rule in facts.exit_policy.descriptor_lines() {
+        lines.line(&rule);
+    }
+    if let Some(summary) = facts.exit_policy.ipv6_policy() {
+        lines.line(&format!("ipv6-policy {summary}"));
+    }
     if facts.tunnelled_dir_server {
         lines.line("tunnelled-dir-server");
     }

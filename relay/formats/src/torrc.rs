@@ -4,6 +4,7 @@
 //! here, or refused as not built. All mistakes are told at once, each with line and column.
 //! `%include` is refused; the text must be whole.
 
+mod exits;
 mod families;
 mod lines;
 mod options;
@@ -17,6 +18,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use exits::{Exits, ServerDns};
 pub use ports::{AdvertisedAddress, DirAuthority, Families, LogDestination, LogLine, OrPort, Severity};
 
 use crate::fingerprint::{Ed25519Identity, RsaIdentity};
@@ -91,6 +93,8 @@ pub struct Torrc {
     pub ipv6_disabled: bool,
     /// `OutboundBindAddressOR`, else `OutboundBindAddress`: at most one a family.
     pub outbound_bind: Vec<IpAddr>,
+    /// `ExitPolicy` and its kin.
+    pub exits: Exits,
     /// `AssumeReachable`: publish without a self-test. 1 in a testing network unless told otherwise.
     pub assume_reachable: bool,
     /// `AssumeReachableIPv6`; `None` is `auto`.

@@ -92,6 +92,7 @@ impl Relay {
             family_certs: &[],
             hibernating: false,
             contact: Some("someone <someone AT example>"),
+            exit_policy: &relay_formats::exit_policy::ExitPolicy::reject_all(),
             hidden_service_dir: true,
             tunnelled_dir_server: true,
             overload_general: Some(now()),

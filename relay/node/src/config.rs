@@ -4,11 +4,13 @@ mod addresses;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use relay_formats::exit_policy::ExitPolicy;
 use relay_formats::fingerprint::RsaIdentity;
 use relay_formats::nickname::Nickname;
-use relay_formats::torrc::{Bandwidth, DirAuthority, FamilyIds, LogLine, Torrc};
+use relay_formats::torrc::{Bandwidth, DirAuthority, Exits, FamilyIds, LogLine, Torrc};
 
 pub use addresses::{AddressError, Listen, advertised, listen};
 
@@ -39,6 +41,10 @@ pub struct Config {
     pub advertised: Vec<SocketAddr>,
     /// Our end of outgoing OR and directory connections, at most one a family.
     pub outbound_bind: Vec<IpAddr>,
+    /// torrc's options of exits.
+    pub exits: Exits,
+    /// Where streams may leave the network here; for most relays nowhere.
+    pub exit_policy: Arc<ExitPolicy>,
     /// torrc `ShutdownWaitLength`.
     pub shutdown_wait: Duration,
     /// torrc `SSLKeyLifetime`; none draws one.
@@ -100,6 +106,7 @@ impl Config {
             .clone()
             .or_else(home)
             .ok_or(ConfigError::NoDataDirectory)?;
+        let advertised = advertised(torrc, ports)?;
         let key_directory = torrc
             .key_directory
             .clone()
@@ -120,7 +127,9 @@ impl Config {
             key_directory,
             data_directory,
             listen: listen(torrc),
-            advertised: advertised(torrc, ports)?,
+            exit_policy: Arc::new(exit_policy(torrc, &advertised)),
+            exits: torrc.exits.clone(),
+            advertised,
             outbound_bind: torrc.outbound_bind.clone(),
             shutdown_wait: torrc.shutdown_wait,
             tls_certificate_lifetime: torrc.tls_certificate_lifetime,
@@ -196,6 +205,11 @@ impl Config {
             .map(|(name, _)| name)
             .collect()
     }
+}
+
+fn exit_policy(torrc: &Torrc, advertised: &[SocketAddr]) -> ExitPolicy {
+    let advertised: Vec<IpAddr> = advertised.iter().map(SocketAddr::ip).collect();
+    ExitPolicy::assemble(&torrc.exit_policy_options(&advertised, &addresses::of_interfaces()))
 }
 
 /// `~/.tor`, C tor's default.

@@ -78,12 +78,30 @@ impl RateLimits {
     /// Bytes that a link to `peer` may move in this turn: `bytes_max`, an eighth of what is there, or
     /// [`SHARE_BYTES_MIN`]. None: not before [`next_refill`](Self::next_refill).
     pub fn share(&self, now: Instant, way: Way, peer: IpAddr, bytes_max: usize) -> Option<usize> {
+        self.share_of(now, peer, bytes_max, |buckets, now| buckets.pair(way).available(now))
+    }
+
+    /// The same for a stream to a destination, which is no relayed traffic in C tor's eyes
+    /// (`connection_counts_as_relayed_traffic`): what it carries is counted on its link already.
+    pub fn share_exit(&self, now: Instant, way: Way, peer: IpAddr, bytes_max: usize) -> Option<usize> {
+        self.share_of(now, peer, bytes_max, |buckets, now| {
+            buckets.pair(way).all.available(now)
+        })
+    }
+
+    fn share_of(
+        &self,
+        now: Instant,
+        peer: IpAddr,
+        bytes_max: usize,
+        available: impl FnOnce(&mut Buckets, Duration) -> u64,
+    ) -> Option<usize> {
         let now = self.step(now);
         let mut buckets = self.buckets();
         if !buckets.counts(peer) {
             return Some(bytes_max);
         }
-        let there = buckets.pair(way).available(now);
+        let there = available(&mut buckets, now);
         if there < SHARE_BYTES_MIN {
             return None;
         }
@@ -97,6 +115,15 @@ impl RateLimits {
         let mut buckets = self.buckets();
         if buckets.counts(peer) {
             buckets.pair(way).take(now, bytes as u64);
+        }
+    }
+
+    /// Counts what a stream to a destination has moved.
+    pub fn take_exit(&self, now: Instant, way: Way, peer: IpAddr, bytes: usize) {
+        let now = self.step(now);
+        let mut buckets = self.buckets();
+        if buckets.counts(peer) {
+            buckets.pair(way).all.take(now, bytes as u64);
         }
     }
 

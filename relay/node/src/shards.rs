@@ -6,5 +6,5 @@
 mod driver;
 mod mailbox;
 
-pub use driver::{ShardNews, ShardStart, start};
+pub use driver::{ExitStart, ShardNews, ShardStart, start};
 pub use mailbox::{Mailbox, Order};

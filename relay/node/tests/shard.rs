@@ -11,13 +11,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use relay_engine::network::NetworkView;
 use relay_engine::settings::{Settings, StreamServices};
-use relay_formats::torrc::Bandwidth;
+use relay_formats::exit_policy::ExitPolicy;
+use relay_formats::torrc::{Bandwidth, ServerDns};
 use relay_node::crypto_pool::CryptoPool;
+use relay_node::dns::resolver::Resolver;
+use relay_node::exits::{Gate, Rules};
 use relay_node::keys::{FamilyChoice, KeyPlan, Keys, load_or_create};
 use relay_node::link;
 use relay_node::link_keys::LinkKeys;
 use relay_node::rate::{Limits, RateLimits};
-use relay_node::shards::{self, Mailbox, Order, ShardNews, ShardStart};
+use relay_node::shards::{self, ExitStart, Mailbox, Order, ShardNews, ShardStart};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned};
@@ -71,6 +74,16 @@ fn shard(links_max: usize) -> Shard {
         listeners: vec![listener],
         outbound_bind: Vec::new(),
         links_max,
+        exits: ExitStart {
+            rules: Arc::new(Rules {
+                gate: Gate::new(Arc::new(ExitPolicy::reject_all()), false, &NetworkView::default()),
+                ipv6: false,
+                outbound_bind: Vec::new(),
+                reevaluate: false,
+            }),
+            resolver: Resolver::start(ServerDns::default(), Arc::default()).unwrap(),
+            sockets_max: 0,
+        },
         rates: Arc::new(RateLimits::new(Instant::now(), limits)),
         settings: Arc::new(Settings {
             rsa_identity: keys().rsa_identity(),

@@ -21,6 +21,7 @@ struct Keys {
     signing_cert: Ed25519Cert,
     onion: OnionKeyPair,
     nickname: Nickname,
+    no_exit: ExitPolicy,
 }
 
 impl Keys {
@@ -36,6 +37,7 @@ impl Keys {
             signing,
             onion: OnionKeyPair::generate(&mut dice),
             nickname: "r1".parse().unwrap(),
+            no_exit: ExitPolicy::reject_all(),
         }
     }
     fn signer(&self) -> RelaySigner<'_> {
@@ -71,6 +73,7 @@ impl Keys {
             family_certs: &[],
             hibernating: false,
             contact: Some("r1@example.invalid"),
+            exit_policy: &self.no_exit,
             hidden_service_dir: true,
             tunnelled_dir_server: true,
             overload_general: None,
@@ -220,6 +223,26 @@ fn every_line_that_may_come_comes_in_its_place() {
     assert_eq!(line(&text, "overload-general"), Some("1 2026-11-22 06:00:00"));
     assert_eq!(line(&text, "uptime"), Some("7"));
     assert_eq!(line(&text, "platform"), Some("relayfleet 0.1.0 on Linux"));
+}
+
+#[test]
+fn an_exit_says_where_it_lets_streams_go() {
+    let keys = Keys::new();
+    let policy = ExitPolicy::assemble(&crate::exit_policy::Options {
+        exit_relay: Some(true),
+        ipv6_exit: true,
+        reject_private: false,
+        lines: ExitPolicy::parse_line("reject 192.0.2.0/24:*,accept *:80,accept *:443,reject *:*")
+            .unwrap()
+            .rules,
+        ..Default::default()
+    });
+    let text = keys.build(&DescriptorFacts {
+        exit_policy: &policy,
+        ..keys.facts()
+    });
+    let policy = "reject 192.0.2.0/24:*\naccept *:80\naccept *:443\nreject *:*\nipv6-policy accept 80,443\n";
+    assert!(text.contains(policy), "{text}");
 }
 
 #[test]

@@ -28,10 +28,15 @@ pub struct ParsedLine {
 
 /// An entry that C tor skips, and so do we.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("column {column}: accept6 and reject6 need an IPv6 address; the entry has no effect. Use accept or reject")]
+#[error("column {column}: {message}", message = Self::MESSAGE)]
 pub struct Warning {
     /// Where the entry's address begins, in characters from 1.
     pub column: usize,
+}
+
+impl Warning {
+    /// What is wrong there.
+    pub const MESSAGE: &str = "accept6 and reject6 need an IPv6 address; the entry has no effect. Use accept or reject";
 }
 
 /// Why a line is no policy.

@@ -64,12 +64,11 @@ fn distance(one: &str, other: &str) -> usize {
 }
 
 const LISTS: &str = "Address DirAuthority FamilyId Log MyFamily ORPort OutboundBindAddress OutboundBindAddressOR
-    ExitPolicy MetricsPort MetricsPortPolicy ControlPort ControlSocket SocksPort DNSPort TransPort NATDPort
+    OutboundBindAddressExit ExitPolicy MetricsPort MetricsPortPolicy ControlPort ControlSocket SocksPort DNSPort TransPort NATDPort
     HTTPTunnelPort ExtORPort DirPort HashedControlPassword";
 
 const CLIENT: Fate = Fate::WithoutEffect("only a client uses it");
 const AUTHORITY: Fate = Fate::WithoutEffect("only a directory authority uses it");
-const EXIT: Fate = Fate::WithoutEffect("exits are not built yet");
 const TUNING: Fate = Fate::WithoutEffect("what it tunes is not built yet");
 
 /// Ours: C tor refuses a torrc that has them.
@@ -80,9 +79,12 @@ const TABLE: &[(Fate, &str)] = &[
     (
         Fate::Honoured,
         "Address AddressDisableIPv6 AssumeReachable AssumeReachableIPv6 BandwidthBurst BandwidthRate CacheDirectory
-        ContactInfo CountPrivateBandwidth DataDirectory DirAuthority ExitPolicy ExitRelay ExtendAllowPrivateAddresses FamilyId
-        FamilyKeyDirectory KeyDirectory Log MaxAdvertisedBandwidth MyFamily Nickname OfflineMasterKey ORPort
-        OutboundBindAddress OutboundBindAddressOR PublishServerDescriptor RelayBandwidthBurst RelayBandwidthRate
+        ContactInfo CountPrivateBandwidth DataDirectory DirAuthority ExitPolicy ExitPolicyRejectLocalInterfaces
+        ExitPolicyRejectPrivate ExitRelay ExtendAllowPrivateAddresses FamilyId FamilyKeyDirectory IPv6Exit
+        KeyDirectory Log MaxAdvertisedBandwidth MyFamily Nickname OfflineMasterKey ORPort OutboundBindAddress
+        OutboundBindAddressExit OutboundBindAddressOR PublishServerDescriptor ReducedExitPolicy ReevaluateExitPolicy
+        RefuseUnknownExits RelayBandwidthBurst RelayBandwidthRate ServerDNSAllowBrokenConfig
+        ServerDNSAllowNonRFC953Hostnames ServerDNSRandomizeCase ServerDNSResolvConfFile ServerDNSSearchDomains
         ShutdownWaitLength SigningKeyLifetime SSLKeyLifetime TestingTorNetwork User",
     ),
     (
@@ -117,14 +119,12 @@ const TABLE: &[(Fate, &str)] = &[
         "DirPortFrontPage DirPolicy",
     ),
     (
-        Fate::OffOnly("exits are not built yet"),
-        "ReducedExitPolicy IPv6Exit ExitPolicyRejectLocalInterfaces",
+        Fate::WithoutEffect("a resolver that answers falsely is not looked for yet"),
+        "ServerDNSDetectHijacking ServerDNSTestAddresses",
     ),
     (
-        EXIT,
-        "AllowNonRFC953Hostnames ExitPolicyRejectPrivate OutboundBindAddressExit ReevaluateExitPolicy
-        RefuseUnknownExits ServerDNSAllowBrokenConfig ServerDNSAllowNonRFC953Hostnames ServerDNSDetectHijacking
-        ServerDNSRandomizeCase ServerDNSResolvConfFile ServerDNSSearchDomains ServerDNSTestAddresses __SbwsExit",
+        Fate::WithoutEffect("only an exit of bandwidth measurers uses it"),
+        "__SbwsExit",
     ),
     (Fate::OffOnly("accounting is not built yet"), "AccountingMax"),
     (
@@ -181,7 +181,7 @@ const TABLE: &[(Fate, &str)] = &[
     ),
     (
         CLIENT,
-        "__AllDirActionsPrivate __AlwaysCongestionControl __DisablePredictedCircuits AutomapHostsOnResolve
+        "__AllDirActionsPrivate __AlwaysCongestionControl AllowNonRFC953Hostnames __DisablePredictedCircuits AutomapHostsOnResolve
         AutomapHostsSuffixes Bridge CircuitBuildTimeout CircuitsAvailableTimeout CircuitStreamTimeout
         ClientBootstrapConsensusAuthorityDownloadInitialDelay
         ClientBootstrapConsensusAuthorityOnlyDownloadInitialDelay

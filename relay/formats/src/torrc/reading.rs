@@ -24,7 +24,9 @@ pub(super) fn read(text: &str, command_line: &[(String, String)]) -> Result<Torr
         mut warnings,
         ..
     } = reading;
+    // A value that two options look at is wrong once.
     errors.sort_by_key(|error| error.place);
+    errors.dedup();
     warnings.sort_by_key(|warning| warning.place);
     match errors.is_empty() {
         true => Ok(Torrc { warnings, ..torrc }),
@@ -137,7 +139,7 @@ impl Reading {
 
     fn torrc(&mut self) -> Torrc {
         let testing = self.switch("TestingTorNetwork", false);
-        let torrc = Torrc {
+        Torrc {
             nickname: self
                 .last("Nickname", |text| {
                     text.parse::<Nickname>().map_err(|error| error.to_string())
@@ -147,7 +149,8 @@ impl Reading {
             or_ports: self.or_ports(),
             addresses: self.addresses(),
             ipv6_disabled: self.switch("AddressDisableIPv6", false),
-            outbound_bind: self.outbound_bind(),
+            outbound_bind: self.outbound_bind("OutboundBindAddressOR"),
+            exits: self.exits(),
             assume_reachable: self.switch("AssumeReachable", testing),
             assume_reachable_ipv6: self.last("AssumeReachableIPv6", values::switch_or_auto).flatten(),
             publish_server_descriptor: self.last("PublishServerDescriptor", publish).unwrap_or(true),
@@ -177,9 +180,7 @@ impl Reading {
                 .last("SigningKeyLifetime", signing_key_lifetime)
                 .unwrap_or(30 * DAY),
             warnings: Vec::new(),
-        };
-        self.exit_policy();
-        torrc
+        }
     }
 
     pub(super) fn error(&mut self, at: Place, message: impl Into<String>) {
@@ -242,11 +243,12 @@ impl Reading {
         found.into_iter().map(|(_, address)| address).collect()
     }
 
-    fn outbound_bind(&mut self) -> Vec<IpAddr> {
+    /// `option`'s addresses, and `OutboundBindAddress` for the family that it does not name.
+    pub(super) fn outbound_bind(&mut self, option: &str) -> Vec<IpAddr> {
         let general = self.every("OutboundBindAddress", values::address);
         let general = self.one_a_family("OutboundBindAddress", general);
-        let for_or = self.every("OutboundBindAddressOR", values::address);
-        let mut chosen = self.one_a_family("OutboundBindAddressOR", for_or);
+        let special = self.every(option, values::address);
+        let mut chosen = self.one_a_family(option, special);
         for address in general {
             if !chosen.iter().any(|other| other.is_ipv4() == address.is_ipv4()) {
                 chosen.push(address);
@@ -302,42 +304,6 @@ impl Reading {
         }
         authorities
     }
-
-    /// Only `reject *:*` is built; `ExitRelay 0` makes any policy into that.
-    fn exit_policy(&mut self) {
-        let exit_relay = self.last("ExitRelay", values::switch_or_auto).flatten();
-        if exit_relay == Some(true) {
-            let at = self.place("ExitRelay").unwrap_or(Place { line: 1, column: 1 });
-            self.error(at, "ExitRelay 1: exits are not built yet");
-        }
-        let mut policies = self.every("ExitPolicy", text);
-        policies.retain(|(_, policy)| !policy.is_empty());
-        let Some((last, _)) = policies.last() else { return };
-        let last = *last;
-        let accepting = policies
-            .iter()
-            .find(|(_, policy)| {
-                policy
-                    .split(',')
-                    .any(|entry| !entry.trim_start().to_ascii_lowercase().starts_with("reject"))
-            })
-            .map(|(at, _)| *at);
-        let closed = policies
-            .iter()
-            .flat_map(|(_, policy)| policy.split(','))
-            .any(rejects_all);
-        match (exit_relay, accepting, closed) {
-            (Some(false), Some(at), _) => self.warn(at, "ExitPolicy changes nothing: ExitRelay is 0"),
-            (_, Some(at), _) => self.error(at, "ExitPolicy: exits are not built yet; only `reject *:*` is taken"),
-            (None, None, false) => {
-                self.error(
-                    last,
-                    "ExitPolicy: without `reject *:*` at its end this makes an exit, which is not built yet",
-                );
-            }
-            _ => {}
-        }
-    }
 }
 
 const DAY: Duration = Duration::from_secs(86_400);
@@ -367,9 +333,4 @@ fn signing_key_lifetime(text: &str) -> Result<Duration, String> {
         lifetime if lifetime < SIGNING_KEY_LIFETIME_MIN => Err(format!("expected 2 days at least, found `{text}`")),
         lifetime => Ok(lifetime),
     }
-}
-
-fn rejects_all(entry: &str) -> bool {
-    let words: Vec<&str> = entry.split_whitespace().collect();
-    matches!(words.as_slice(), [verb, what] if verb.eq_ignore_ascii_case("reject") && matches!(*what, "*:*" | "*"))
 }

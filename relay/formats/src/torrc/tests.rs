@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::exit_policy::ExitPolicy;
 
 /// What every torrc here needs.
 const PORT: &str = "ORPort 9001\n";
@@ -45,13 +46,13 @@ fn without_a_port_there_is_no_relay() {
 
 #[test]
 fn all_mistakes_are_told_at_once_each_with_its_place() {
-    let text = "Nicknam a\nNickname my-relay\nBandwidthRate 10 KBytes\n  ExitRelay 1\nSigningKeyLifetime 1 day";
+    let text = "Nicknam a\nNickname my-relay\nBandwidthRate 10 KBytes\n  ExitRelay yes\nSigningKeyLifetime 1 day";
     assert_eq!(
         complaints(text),
         "line 1, column 1: unknown option `Nicknam`; did you mean Nickname?\n\
          line 2, column 10: Nickname: a nickname has only the letters a to z and A to Z and digits, not '-'\n\
          line 3, column 15: BandwidthRate: a relay needs at least 76800 bytes a second, found 10240\n\
-         line 4, column 13: ExitRelay 1: exits are not built yet\n\
+         line 4, column 13: ExitRelay: expected 0, 1 or auto, found `yes`\n\
          line 5, column 20: SigningKeyLifetime: expected 2 days at least, found `1 day`"
     );
 }
@@ -79,14 +80,11 @@ fn what_is_not_built_is_refused_unless_it_is_off() {
         "DirPort 9030",
         "MetricsPort 9035",
         "SocksPort 9050",
-        "ExitRelay 1",
-        "ExitPolicy accept *:80",
         "HiddenServiceDir /x",
         "DoSConnectionEnabled 1",
         "RunAsDaemon 1",
         "ServerTransportPlugin obfs4 exec /x",
         "MaxMemInQueues 1 GB",
-        "ReducedExitPolicy 1",
     ] {
         let told = complaints(on);
         assert!(
@@ -109,21 +107,99 @@ fn what_changes_nothing_is_taken_with_a_warning() {
     );
 }
 
+fn allows(torrc: &Torrc, address: &str, port: u16) -> bool {
+    let policy = ExitPolicy::assemble(&torrc.exit_policy_options(&[], &[]));
+    policy.allows(address.parse().unwrap(), port)
+}
+
 #[test]
-fn a_closed_exit_policy_is_taken() {
+fn a_closed_exit_policy_is_no_exit() {
     for closed in [
         "ExitPolicy reject *:*",
         "ExitPolicy reject *:25, reject *:*",
-        "ExitPolicy reject *:25\nExitRelay 0",
+        "ExitPolicy reject *:*\nExitRelay 0",
+        "ExitPolicyRejectPrivate 0",
     ] {
-        assert_eq!(warnings(&good(closed)), Vec::<String>::new(), "{closed}");
+        let torrc = good(closed);
+        assert_eq!(warnings(&torrc), Vec::<String>::new(), "{closed}");
+        assert!(!allows(&torrc, "192.0.2.1", 80));
     }
     let overruled = good("ExitPolicy accept *:*\nExitRelay 0");
     assert_eq!(
         warnings(&overruled),
         ["line 1, column 12: ExitPolicy changes nothing: ExitRelay is 0"]
     );
-    assert!(complaints("ExitPolicy reject *:25").contains("makes an exit"));
+    assert!(!allows(&overruled, "192.0.2.1", 80));
+}
+
+#[test]
+fn an_exit_by_the_way_is_told_so() {
+    for open in ["ExitPolicy reject *:25", "ReducedExitPolicy 1", "IPv6Exit 1"] {
+        let torrc = good(open);
+        assert!(warnings(&torrc)[0].contains("makes this relay an exit"), "{open}");
+        assert!(allows(&torrc, "192.0.2.1", 80));
+        let wanted = good(&format!("{open}\nExitRelay 1"));
+        assert_eq!(warnings(&wanted), Vec::<String>::new());
+    }
+    assert!(allows(&good("ExitRelay 1"), "192.0.2.1", 80));
+}
+
+#[test]
+fn an_exit_policy_is_read_as_written_and_its_mistakes_are_placed() {
+    let torrc = good("ExitRelay 1\nExitPolicy reject 192.0.2.0/24:*\nExitPolicy accept *:443,reject *:*\nIPv6Exit 1");
+    assert!(allows(&torrc, "198.51.100.1", 443) && allows(&torrc, "2001:db8::1", 443));
+    assert!(!allows(&torrc, "192.0.2.9", 443) && !allows(&torrc, "198.51.100.1", 80));
+    assert_eq!(
+        complaints("ExitRelay 1\nExitPolicy accept *:443, reject *:0"),
+        "line 2, column 35: ExitPolicy: port 0 does not exist"
+    );
+    assert_eq!(
+        warnings(&good("ExitPolicy accept6 192.0.2.1:80,reject *:*")),
+        [
+            "line 1, column 20: ExitPolicy: accept6 and reject6 need an IPv6 address; the entry has no effect. Use accept or reject"
+        ]
+    );
+}
+
+#[test]
+fn an_exit_does_not_lead_to_its_own_machine() {
+    let torrc = good("ExitRelay 1\nOutboundBindAddressExit 203.0.113.5\nExitPolicy accept *:*");
+    let own = ["203.0.113.9".parse().unwrap()];
+    let policy = ExitPolicy::assemble(&torrc.exit_policy_options(&["203.0.113.7".parse().unwrap()], &own));
+    for ours in ["203.0.113.5", "203.0.113.7", "203.0.113.9", "10.0.0.1", "100.64.0.1"] {
+        assert!(!policy.allows(ours.parse().unwrap(), 80), "{ours}");
+    }
+    assert!(policy.allows("203.0.113.8".parse().unwrap(), 80));
+}
+
+#[test]
+fn who_asks_the_dns_and_from_where_is_as_torrc_says() {
+    let plain = good("ExitRelay 1").exits;
+    assert_eq!(plain.dns, ServerDns::default());
+    let torrc = good(
+        "OutboundBindAddress 203.0.113.1\nOutboundBindAddress [2001:db8::1]\nOutboundBindAddressExit 203.0.113.2\n\
+         ServerDNSResolvConfFile /x/resolv.conf\nServerDNSAllowBrokenConfig 0\nServerDNSSearchDomains 1\n\
+         ServerDNSAllowNonRFC953Hostnames 1\nServerDNSRandomizeCase 0\nRefuseUnknownExits 0",
+    );
+    let Exits {
+        dns,
+        outbound_bind,
+        refuse_unknown,
+        ..
+    } = torrc.exits;
+    assert_eq!(
+        dns,
+        ServerDns {
+            resolv_conf: Some("/x/resolv.conf".into()),
+            allow_broken_config: false,
+            search_domains: true,
+            any_printable_name: true,
+            randomize_case: false,
+        }
+    );
+    let both: Vec<IpAddr> = vec!["203.0.113.2".parse().unwrap(), "2001:db8::1".parse().unwrap()];
+    assert_eq!((outbound_bind, refuse_unknown), (both, Some(false)));
+    assert_eq!(torrc.outbound_bind[0], "203.0.113.1".parse::<IpAddr>().unwrap());
 }
 
 #[test]

@@ -121,6 +121,19 @@ fn interface_address(ipv6: bool) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
+/// The addresses of the machine's interfaces.
+pub(super) fn of_interfaces() -> Vec<IpAddr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return Vec::new();
+    };
+    let address = |interface: nix::ifaddrs::InterfaceAddress| {
+        let address = interface.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| address.as_sockaddr_in6().map(|v6| IpAddr::V6(v6.ip())))
+    };
+    interfaces.filter_map(address).collect()
+}
+
 /// Not private, local or reserved, as far as a relay on the public network must care (C tor, `tor_addr_is_internal`).
 fn is_public(address: IpAddr) -> bool {
     match address {

@@ -115,6 +115,7 @@ pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Resu
         family_keys: &family_keys,
         family_certs: &family_certs,
         hibernating: false,
+        exit_policy: &config.exit_policy,
         hidden_service_dir: false,
         contact: config.contact_info.as_deref(),
         // No directory answers on our ORPort yet.

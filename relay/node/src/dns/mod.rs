@@ -1,9 +1,10 @@
-//! What an exit remembers of the DNS, and for how long. Pure; the resolver itself is not joined yet.
+//! What an exit remembers of the DNS, and for how long. `resolver` asks, `cache` remembers.
 //!
 //! A name is nobody's business: nothing in here has a `Debug` that tells one.
 
 mod cache;
 mod lifetime;
+pub mod resolver;
 
 pub use cache::{Asked, Cache, Found, Key, Outcome};
 pub use lifetime::{LIFETIME_MAX, client_ttl_seconds};

@@ -1,4 +1,5 @@
-//! What decides about a stream that leaves the network here. Pure; the sockets are joined with the engine's streams.
+//! Streams that leave the network here: what decides about one, and its socket. A shard joins them with the engine's
+//! streams.
 //!
 //! ```text
 //! addresses of a name ─▶ gate ─▶ Allowed ─▶ connect ─▶ gate again ─▶ open
@@ -7,6 +8,10 @@
 
 mod gate;
 mod reason;
+mod rules;
+mod socket;
 
 pub use gate::{Allowed, Gate};
 pub use reason::reason_of;
+pub use rules::{Rules, tell_rules};
+pub use socket::{ExitSocket, Incoming, Stage};

@@ -10,6 +10,8 @@ use relay_engine::network::NetworkView;
 use relay_engine::settings::Settings;
 use tokio::sync::oneshot;
 
+use crate::dns::{Key, Outcome};
+use crate::exits::Rules;
 use crate::link_keys::LinkKeys;
 
 /// News from other threads. The answers, which are its largest kind, are its commonest one too.
@@ -28,6 +30,15 @@ pub enum Order {
         /// `None` refuses the handshake.
         answer: Option<OnionAnswer>,
     },
+    /// After a reload or a newer consensus: where streams may go.
+    ExitRules(Arc<Rules>),
+    /// The DNS has answered, or never will.
+    NameAnswered {
+        /// What was asked.
+        key: Key,
+        /// How it ended.
+        outcome: Outcome,
+    },
     /// Stop listening, refuse new circuits, say when none is open.
     Retire,
     /// Say what has been counted; the answer also shows that the shard is alive.
@@ -36,7 +47,8 @@ pub enum Order {
     Stop,
 }
 
-/// A shard's letter box. Not bounded by itself: answers are bounded by the crypto pool's queue, and all other orders
+/// A shard's letter box. Not bounded by itself: answers are bounded by the crypto pool's queue and by the
+/// questions to the DNS that a shard may have, and all other orders
 /// come from one supervisor at human speed, or from the few who may read the metrics at once.
 #[derive(Clone)]
 pub struct Mailbox {

@@ -105,6 +105,7 @@ pub(super) fn reload(line: &CommandLine, relay: &mut Relay) {
     }
     relay.config.send_replace(Arc::new(held.with_changes_of(next)));
     relay.rates.change(Instant::now(), limits_of(&relay.config.borrow()));
+    relay.resolver.change(relay.config.borrow().exits.dns.clone());
     tell_settings(relay);
     if look_after_keys(relay).is_err() {
         tracing::warn!("The relay will stop for want of a signing key.");

@@ -21,6 +21,8 @@ use crate::cli::CommandLine;
 use crate::config::{Config, Listen};
 use crate::crypto_pool::CryptoPool;
 use crate::directory::{self, DirectoryContext};
+use crate::dns::resolver::{self, BrokenConfig, Resolver};
+use crate::exits::{Rules, tell_rules};
 use crate::keys::{DataLock, Keys, Stamps};
 use crate::limits;
 use crate::link;
@@ -28,7 +30,7 @@ use crate::link_keys::{LinkKeys, LinkKeysError};
 use crate::logging::LogHandle;
 use crate::rate::{Limits, RateLimits};
 use crate::reports;
-use crate::shards::{self, Mailbox, Order, ShardStart};
+use crate::shards::{self, ExitStart, Mailbox, Order, ShardStart};
 use crate::startup::{self, StartError};
 use crate::traffic::Traffic;
 use crate::user::{self, UserError};
@@ -49,6 +51,8 @@ pub(super) struct Relay {
     pub(super) keys_looked_at: Instant,
     /// How fast the links of all shards may be read and written.
     pub(super) rates: Arc<RateLimits>,
+    /// Who asks the DNS for streams that leave here.
+    pub(super) resolver: Resolver,
     pub(super) log: LogHandle,
     /// The port of each ORPort line, `auto` resolved.
     pub(super) ports: Vec<u16>,
@@ -76,6 +80,9 @@ pub(super) enum UpError {
     /// No link keys.
     #[error("Error initializing keys: {0}")]
     LinkKeys(#[from] LinkKeysError),
+    /// An exit without name servers, and torrc does not allow that.
+    #[error("Error initializing dns: {0}")]
+    Dns(#[from] BrokenConfig),
     /// No thread, no descriptor.
     #[error("Couldn't start the relay's threads: {0}")]
     System(#[from] std::io::Error),
@@ -107,8 +114,10 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
     )?);
 
     let network = watch::Sender::new(Arc::new(NetworkView::default()));
-    let (report, reports) = mpsc::channel(REPORTS_WAITING_MAX);
     let traffic = Arc::new(Traffic::default());
+    check_dns(&config)?;
+    let resolver = Resolver::start(config.exits.dns.clone(), Arc::clone(&traffic))?;
+    let (report, reports) = mpsc::channel(REPORTS_WAITING_MAX);
     let rates = Arc::new(RateLimits::new(Instant::now(), limits_of(&config)));
     let shard = {
         let tell = tell.clone();
@@ -118,6 +127,12 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
             listeners,
             outbound_bind: config.outbound_bind.clone(),
             links_max,
+            exits: ExitStart {
+                rules: Arc::new(Rules::new(&config, &network.borrow())),
+                resolver: resolver.clone(),
+                // Streams must not take the last places of links, without which they are of no use.
+                sockets_max: links_max / 4 * 3,
+            },
             rates: Arc::clone(&rates),
             settings: Arc::new(settings(&config, &keys)),
             network: Arc::clone(&network.borrow()),
@@ -138,12 +153,25 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
         key_stamps: Stamps::default(),
         keys_looked_at: Instant::now(),
         rates,
+        resolver,
         log,
         ports,
         _lock: lock,
     };
     start_directory(&relay, network, reports, traffic, tell)?;
     Ok((relay, news))
+}
+
+/// As in C tor a missing resolv.conf is worth a warning, and ends the start only where torrc wants that.
+fn check_dns(config: &Config) -> Result<(), BrokenConfig> {
+    if config.exit_policy.is_reject_all() {
+        return Ok(());
+    }
+    match resolver::check(&config.exits.dns) {
+        Err(error) if config.exits.dns.allow_broken_config => tracing::warn!("{error}"),
+        other => return other,
+    }
+    Ok(())
 }
 
 /// All sockets, and the port of each ORPort line.
@@ -206,7 +234,12 @@ pub(super) fn settings(config: &Config, keys: &Keys) -> Settings {
         advertised: config.advertised.clone(),
         onion_keys: onion_keys.collect(),
         extend_allow_private_addresses: config.extend_allow_private_addresses,
-        services: StreamServices::default(),
+        services: StreamServices {
+            exits: !config.exit_policy.is_reject_all(),
+            refuse_unknown_exits: config.exits.refuse_unknown,
+            any_printable_name: config.exits.dns.any_printable_name,
+            ..StreamServices::default()
+        },
     }
 }
 
@@ -240,6 +273,7 @@ fn start_directory(
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let (onward, heard) = mpsc::channel(REPORTS_WAITING_MAX);
     let news_of_network = network.subscribe();
+    let (config, network_of_rules) = (relay.config.subscribe(), network.subscribe());
     let context = DirectoryContext {
         config: relay.config.subscribe(),
         keys: relay.keys.subscribe(),
@@ -257,6 +291,7 @@ fn start_directory(
                     tokio::select! {
                         () = directory::run(context) => {}
                         () = tell_network(news_of_network, &shards) => {}
+                        () = tell_rules(config, network_of_rules, &shards) => {}
                         () = reports::pass_on(reports, onward) => {}
                     }
                 });

@@ -10,6 +10,11 @@ impl Driver {
     /// Tells the engine, then does all that it asks for.
     pub(super) fn tell(&mut self, input: Input<'_>) {
         self.hand_over(input);
+        self.do_all();
+    }
+
+    /// Does all that the engine has asked for and that is not done yet.
+    pub(super) fn do_all(&mut self) {
         while let Some(effect) = self.to_do.pop_front() {
             self.perform(effect);
         }
@@ -48,10 +53,12 @@ impl Driver {
                 // Full or gone: the directory part lags behind or has ended; its news is not worth a wait.
                 let _ = self.start.reports.try_send(report);
             }
-            Effect::OpenStream { stream, .. }
-            | Effect::OpenDirectory { stream, .. }
-            | Effect::Resolve { stream, .. } => self.refuse_stream(stream),
-            Effect::ReadStream { .. } | Effect::StreamWantsWrite { .. } | Effect::CloseStream { .. } => {}
+            for_stream @ (Effect::OpenStream { .. }
+            | Effect::OpenDirectory { .. }
+            | Effect::Resolve { .. }
+            | Effect::ReadStream { .. }
+            | Effect::StreamWantsWrite { .. }
+            | Effect::CloseStream { .. }) => self.perform_for_stream(for_stream),
         }
     }
 }

@@ -52,8 +52,13 @@ impl Driver {
         }
     }
 
+    /// Whether one more socket may be opened: links and streams share what there is.
+    pub(super) fn has_descriptors(&self) -> bool {
+        self.links.len() + self.exits.sockets_open() < self.start.links_max
+    }
+
     pub(super) fn welcome(&mut self, stream: mio::net::TcpStream, peer: SocketAddr) {
-        if self.links.len() >= self.start.links_max {
+        if !self.has_descriptors() {
             self.start.traffic.connections.reject(Kind::Or, peer.ip());
             return;
         }
@@ -79,7 +84,7 @@ impl Driver {
     }
 
     pub(super) fn begin(&mut self, attempt: AttemptId, address: SocketAddr) -> Option<()> {
-        if self.links.len() >= self.start.links_max {
+        if !self.has_descriptors() {
             return None;
         }
         let stream = link::connect(address, &self.start.outbound_bind).ok()?;

@@ -14,6 +14,8 @@ impl Driver {
                 Order::Network(network) => self.tell(Input::Network(network)),
                 Order::LinkKeys(keys) => self.start.link_keys = keys,
                 Order::OnionAnswered { ticket, answer } => self.tell(Input::OnionAnswered { ticket, answer }),
+                Order::ExitRules(rules) => self.use_exit_rules(rules),
+                Order::NameAnswered { key, outcome } => self.on_name(&key, &outcome),
                 Order::Retire => self.retire(),
                 Order::Count(answer) => {
                     // Who asked may have lost patience.

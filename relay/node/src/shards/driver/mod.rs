@@ -1,9 +1,10 @@
 //! The shard's round: sockets, mailbox and deadlines in, the engine told, its wishes done.
 //!
 //! One file a duty: `links` begins links, `reading` and `writing` move their bytes, `pacing` says who may, `ends` ends
-//! them; `effects` is the engine's door, `streams` its words for streams, `mail` what other threads say.
+//! them; `effects` is the engine's door, `streams` its words for streams, `exits` those that leave the network here, `mail`
+//! what other threads say.
 
-use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::ErrorKind;
 use std::mem;
 use std::net::IpAddr;
@@ -31,12 +32,17 @@ use crate::traffic::Traffic;
 
 mod effects;
 mod ends;
+mod exits;
 mod links;
 mod mail;
 mod pacing;
 mod reading;
 mod streams;
 mod writing;
+
+pub use exits::ExitStart;
+use exits::Exits;
+use pacing::Dry;
 
 /// Ciphertext read at once, and plain bytes handed to the engine at once.
 const READ_BYTES_MAX: usize = 64 * 1024;
@@ -70,6 +76,8 @@ pub struct ShardStart {
     pub outbound_bind: Vec<IpAddr>,
     /// Links that may be open at once, both directions.
     pub links_max: usize,
+    /// What streams that leave here need.
+    pub exits: ExitStart,
     /// How fast all links together may be read and written.
     pub rates: Arc<RateLimits>,
     /// The relay's settings.
@@ -127,27 +135,6 @@ pub fn start(start: ShardStart) -> std::io::Result<(Mailbox, JoinHandle<()>)> {
     Ok((mailbox, thread))
 }
 
-/// Links that wait for the next refill, in the order in which they came, each once.
-#[derive(Default)]
-struct Dry {
-    order: Vec<ChannelId>,
-    names: HashSet<ChannelId>,
-}
-
-impl Dry {
-    fn add(&mut self, name: ChannelId) {
-        if self.names.insert(name) {
-            self.order.push(name);
-        }
-    }
-
-    /// All of them; nobody waits any more.
-    fn take(&mut self) -> Vec<ChannelId> {
-        self.names.clear();
-        mem::take(&mut self.order)
-    }
-}
-
 struct Driver {
     start: ShardStart,
     poll: Poll,
@@ -170,10 +157,11 @@ struct Driver {
     to_accept: Vec<usize>,
     accept_again: Option<Duration>,
     /// Links that found an empty bucket, by what they wanted of it.
-    dry_reads: Dry,
-    dry_writes: Dry,
+    dry_reads: Dry<ChannelId>,
+    dry_writes: Dry<ChannelId>,
     /// When they may try again; none while nobody waits.
     refill_at: Option<Duration>,
+    exits: Exits,
     retiring: bool,
     quiet_said: bool,
     stopping: bool,
@@ -186,6 +174,7 @@ impl Driver {
     fn new(start: ShardStart, poll: Poll, inbox: Receiver<Order>, mailbox: Mailbox) -> Self {
         Self {
             engine: Engine::new(start.seed),
+            exits: Exits::new(&start.exits),
             start,
             poll,
             inbox,
@@ -234,12 +223,18 @@ impl Driver {
                 match event.token() {
                     WAKER => {}
                     Token(number) if (number as u64) < FIRST_LINK => self.note_listener(number - FIRST_LISTENER),
-                    Token(name) => self.on_event(ChannelId(name as u64), event),
+                    token => match Exits::named(token) {
+                        Some(stream) => self.on_exit_event(stream, event),
+                        None => self.on_event(ChannelId(token.0 as u64), event),
+                    },
                 }
             }
             self.read_mail();
             self.accept_all();
             self.on_deadlines();
+            self.on_exit_deadlines();
+            // First, as it makes room at the engine: what clients are told of that goes out with the same round.
+            self.write_exits();
             self.write_all();
             self.say_quiet();
         }
@@ -251,11 +246,13 @@ impl Driver {
     }
 
     fn time_to_wait(&self) -> Option<Duration> {
-        if !(self.to_read.is_empty() && self.to_accept.is_empty() && self.to_write.is_empty()) {
+        let links_idle = self.to_read.is_empty() && self.to_accept.is_empty() && self.to_write.is_empty();
+        if !links_idle || self.exits.is_busy() {
             return Some(Duration::ZERO);
         }
         let ours = self.deadlines.first().map(|(deadline, _)| *deadline);
-        let next = [self.engine.deadline(), ours, self.accept_again, self.refill_at]
+        let exits = self.exits.next_deadline();
+        let next = [self.engine.deadline(), ours, exits, self.accept_again, self.refill_at]
             .into_iter()
             .flatten()
             .min()?;

@@ -1,11 +1,43 @@
 //! Torrc's bandwidth: who may move bytes now, and who waits for the next refill.
 
+use std::collections::HashSet;
+use std::hash::Hash;
+use std::mem;
 use std::time::Instant;
 
 use relay_engine::door::ChannelId;
 
 use super::Driver;
 use crate::rate::Way;
+
+/// Who waits for the next refill, in the order in which they came, each once.
+pub(super) struct Dry<N> {
+    order: Vec<N>,
+    names: HashSet<N>,
+}
+
+impl<N> Default for Dry<N> {
+    fn default() -> Self {
+        Self {
+            order: Vec::new(),
+            names: HashSet::new(),
+        }
+    }
+}
+
+impl<N: Copy + Eq + Hash> Dry<N> {
+    pub(super) fn add(&mut self, name: N) {
+        if self.names.insert(name) {
+            self.order.push(name);
+        }
+    }
+
+    /// All of them; nobody waits any more.
+    pub(super) fn take(&mut self) -> Vec<N> {
+        self.names.clear();
+        mem::take(&mut self.order)
+    }
+}
 
 impl Driver {
     /// Bytes that this link may move now. None: it has been put among those that wait.
@@ -17,10 +49,15 @@ impl Driver {
                 Way::Read => self.dry_reads.add(name),
                 Way::Write => self.dry_writes.add(name),
             }
-            let refill = self.start.rates.next_refill(now);
-            self.refill_at = Some(refill.saturating_duration_since(self.born));
+            self.note_drought(now);
         }
         share
+    }
+
+    /// Somebody waits for the next refill.
+    pub(super) fn note_drought(&mut self, now: Instant) {
+        let refill = self.start.rates.next_refill(now);
+        self.refill_at = Some(refill.saturating_duration_since(self.born));
     }
 
     /// After a refill those who waited have their turn before all others, in their order.
@@ -33,5 +70,6 @@ impl Driver {
         self.to_read.splice(0..0, waited);
         let waited = self.dry_writes.take();
         self.to_write.splice(0..0, waited);
+        self.end_drought_of_exits();
     }
 }

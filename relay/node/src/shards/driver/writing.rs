@@ -66,9 +66,7 @@ impl Driver {
             }
         }
         self.outbox.written = plain;
-        while let Some(effect) = self.to_do.pop_front() {
-            self.perform(effect);
-        }
+        self.do_all();
         if !ok {
             self.lose(name);
         }

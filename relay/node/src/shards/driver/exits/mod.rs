@@ -1,0 +1,129 @@
+//! Streams that leave the network on this shard: the engine's streams joined with sockets and the DNS.
+//!
+//! ```text
+//! opening: OpenStream ─▶ (resolving) ─▶ gate ─▶ connect ─▶ gate again ─▶ StreamConnected
+//! moving:  readable ─▶ StreamReadable, ReadStream ─▶ StreamReceived;  StreamWantsWrite ─▶ StreamWritable ─▶ socket
+//! ends:    end or error ─▶ StreamClosed;  CloseStream ─▶ last bytes ─▶ gone
+//! ```
+//!
+//! Nothing is read that the engine has not asked for, and nothing taken from it while the socket is full: what a slow end
+//! does not take stays with the fast one.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::Token;
+use relay_engine::door::StreamId;
+
+use super::pacing::Dry;
+use crate::dns::Cache;
+use crate::dns::resolver::Resolver;
+use crate::exits::{ExitSocket, Rules};
+
+mod ends;
+mod moving;
+mod opening;
+mod resolving;
+
+use resolving::Lookup;
+
+/// Tokens from here on are streams; links count upwards from far below.
+const FIRST_STREAM: usize = 1 << (usize::BITS - 2);
+
+/// Bytes read for one `ReadStream`: more than the engine asks for at once (32 cells).
+const READ_BYTES_MAX: usize = 16 * 1024;
+
+/// What a shard needs for streams that leave here.
+pub struct ExitStart {
+    /// Where they may go.
+    pub rules: Arc<Rules>,
+    /// Who asks the DNS.
+    pub resolver: Resolver,
+    /// Sockets of streams that may be open at once.
+    pub sockets_max: usize,
+}
+
+/// All of a shard's streams that leave here.
+pub(super) struct Exits {
+    rules: Arc<Rules>,
+    resolver: Resolver,
+    sockets_max: usize,
+    cache: Cache<StreamId>,
+    lookups: HashMap<StreamId, Lookup>,
+    sockets: HashMap<StreamId, ExitSocket>,
+    /// Streams by the deadline of their stage.
+    deadlines: BTreeSet<(Duration, StreamId)>,
+    /// Streams that may have something to write. May name one twice or one that is gone.
+    to_write: Vec<StreamId>,
+    /// Streams that found an empty bucket, by what they wanted of it.
+    pub(super) dry_reads: Dry<StreamId>,
+    pub(super) dry_writes: Dry<StreamId>,
+    buffer: Vec<u8>,
+}
+
+impl Exits {
+    pub(super) fn new(start: &ExitStart) -> Self {
+        Self {
+            rules: Arc::clone(&start.rules),
+            resolver: start.resolver.clone(),
+            sockets_max: start.sockets_max,
+            cache: Cache::default(),
+            lookups: HashMap::new(),
+            sockets: HashMap::new(),
+            deadlines: BTreeSet::new(),
+            to_write: Vec::new(),
+            dry_reads: Dry::default(),
+            dry_writes: Dry::default(),
+            buffer: vec![0; READ_BYTES_MAX],
+        }
+    }
+
+    /// Whether somebody has a turn due.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.to_write.is_empty()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Duration> {
+        self.deadlines.first().map(|(deadline, _)| *deadline)
+    }
+
+    /// Descriptors in use.
+    pub(super) fn sockets_open(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// The stream that a socket's token names.
+    pub(super) fn named(token: Token) -> Option<StreamId> {
+        let number = token.0.checked_sub(FIRST_STREAM)?;
+        Some(StreamId(number as u64))
+    }
+
+    fn token(stream: StreamId) -> Option<Token> {
+        let number = usize::try_from(stream.0).ok()?;
+        FIRST_STREAM.checked_add(number).map(Token)
+    }
+
+    /// Takes a stream's socket off the tables. Dropped, it is closed.
+    fn forget(&mut self, stream: StreamId) -> Option<ExitSocket> {
+        let socket = self.sockets.remove(&stream)?;
+        if let Some(deadline) = socket.deadline {
+            self.deadlines.remove(&(deadline, stream));
+        }
+        Some(socket)
+    }
+
+    /// The stage may last until `deadline`, and no other one counts.
+    fn set_deadline(&mut self, stream: StreamId, deadline: Option<Duration>) {
+        let Some(socket) = self.sockets.get_mut(&stream) else {
+            return;
+        };
+        if let Some(before) = socket.deadline.take() {
+            self.deadlines.remove(&(before, stream));
+        }
+        socket.deadline = deadline;
+        if let Some(deadline) = deadline {
+            self.deadlines.insert((deadline, stream));
+        }
+    }
+}
