@@ -12,6 +12,7 @@ use relay_formats::fingerprint::RsaIdentity;
 use relay_formats::nickname::Nickname;
 use relay_formats::torrc::{Bandwidth, DirAuthority, Exits, FamilyIds, LogLine, Torrc};
 
+pub(crate) use addresses::is_public;
 pub use addresses::{AddressError, Listen, advertised, listen};
 
 use crate::keys::{FamilyChoice, KeyPlan};

@@ -135,7 +135,7 @@ pub(super) fn of_interfaces() -> Vec<IpAddr> {
 }
 
 /// Not private, local or reserved, as far as a relay on the public network must care (C tor, `tor_addr_is_internal`).
-fn is_public(address: IpAddr) -> bool {
+pub(crate) fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(address) => {
             let [a, b, ..] = address.octets();

@@ -2,10 +2,16 @@
 
 use std::io::Write as _;
 
+use liblzma::stream::{LzmaOptions, Stream};
+
+/// How far back lzma may refer: as far as a consensus is long. The packer needs ten times as much memory, so preset 6's
+/// own 8 MiB would cost more than they save.
+const LZMA_WINDOW_BYTES: u32 = 4 << 20;
+
 /// One way of packing. The order is the order of choice: the smallest result first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Encoding {
-    /// xz's container, as liblzma's easy encoder writes it.
+    /// The old `.lzma` container; C tor's unpacker knows no other (`lzma_alone_decoder`).
     Lzma,
     /// Zstandard.
     Zstd,
@@ -72,7 +78,10 @@ pub fn pack(parts: &[impl AsRef<[u8]>], encoding: Encoding, effort: Effort) -> s
             packer.finish()
         }
         Encoding::Lzma => {
-            let mut packer = liblzma::write::XzEncoder::new(Vec::new(), if effort == Effort::Ahead { 6 } else { 1 });
+            let mut options = LzmaOptions::new_preset(if effort == Effort::Ahead { 6 } else { 1 })?;
+            options.dict_size(LZMA_WINDOW_BYTES);
+            let stream = Stream::new_lzma_encoder(&options)?;
+            let mut packer = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
             parts.iter().try_for_each(|part| packer.write_all(part.as_ref()))?;
             packer.finish()
         }
@@ -104,9 +113,13 @@ mod tests {
                 let packed = pack(&parts, encoding, effort).unwrap();
                 let mut unpacked = Vec::new();
                 match encoding {
-                    Encoding::Lzma => liblzma::read::XzDecoder::new(&*packed)
-                        .read_to_end(&mut unpacked)
-                        .unwrap(),
+                    Encoding::Lzma => {
+                        assert_eq!(packed[..3], [0x5d, 0, 0], "what C tor takes for lzma");
+                        let alone = Stream::new_lzma_decoder(16 << 20).unwrap();
+                        liblzma::read::XzDecoder::new_stream(&*packed, alone)
+                            .read_to_end(&mut unpacked)
+                            .unwrap()
+                    }
                     Encoding::Zstd => zstd::Decoder::new(&*packed)
                         .unwrap()
                         .read_to_end(&mut unpacked)

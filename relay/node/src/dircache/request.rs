@@ -11,6 +11,11 @@ use super::compress::Encoding;
 
 /// Bytes of a request's head that we read at most; C tor's `MAX_HEADERS_SIZE` is the same.
 pub const HEAD_BYTES_MAX: usize = 50_000;
+/// Bytes of an upload that we read at most: an onion service's descriptor, as large as `HSV3MaxDescriptorSize` lets it be
+/// (50,000 by default) and some more, so that one that is too long is answered.
+pub const BODY_BYTES_MAX: usize = 64 * 1024;
+/// Older consensuses that an asker may name; C tor's clients name one.
+const HAS_MAX: usize = 64;
 /// Headers of a request that we look at. More of them are a nuisance, not a request.
 const HEADERS_MAX: usize = 64;
 
@@ -19,13 +24,14 @@ const HEADERS_MAX: usize = 64;
 pub struct Request {
     /// What is wanted.
     pub wanted: Wanted,
-    /// The packings that the asker can unpack, the preferred first. Never empty: `identity` is always among them unless
-    /// the name ended in `.z` and nothing else was said.
+    /// The packings that the asker can unpack, the preferred first. `Identity` is always among them.
     pub encodings: BTreeSet<Encoding>,
     /// Nothing is wanted that is not newer than this.
     pub modified_since: Option<SystemTime>,
     /// SHA3-256 of the signed parts of consensuses that the asker has and could patch.
     pub has_consensuses: Vec<[u8; 32]>,
+    /// What is uploaded; empty unless `wanted` is [`Wanted::PublishOnionService`].
+    pub body: Vec<u8>,
 }
 
 /// The two kinds of consensus (dir-spec, "Consensus flavors").
@@ -72,6 +78,8 @@ pub enum Wanted {
         flavor: Flavor,
         /// Whom the asker trusts; empty means whoever signed.
         signed_by: Vec<String>,
+        /// Whether nothing but a diff will do (`diff` in the name).
+        diff_only: bool,
     },
     /// Microdescriptors by SHA-256.
     Microdescriptors(Vec<[u8; 32]>),
@@ -81,38 +89,48 @@ pub enum Wanted {
     ExtraInfos(Descriptors),
     /// Authority certificates.
     Certificates(Certificates),
+    /// An onion service's descriptor, by its blinded key (rend-spec, "Publishing"); `None` is no such key.
+    OnionService(Option<[u8; 32]>),
+    /// An onion service wants to leave its descriptor; `false` is another version than 3.
+    PublishOnionService(bool),
+    /// `/` or `/tor/`: torrc `DirPortFrontPage`.
+    FrontPage,
     /// `/tor/robots.txt`.
     Robots,
+    /// A name below `/tor/keys/` that says nothing.
+    BadKeys,
+    /// A name that names a diff badly.
+    BadDiff,
     /// A name we do not have.
     Nothing,
-    /// An upload, which only authorities and HSDirs take.
+    /// An upload that only authorities take.
     Upload,
 }
 
 /// Why bytes are no request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum BadRequest {
-    /// The head does not end within [`HEAD_BYTES_MAX`].
-    #[error("the head of the request is longer than {HEAD_BYTES_MAX} bytes")]
+    /// The head does not end within [`HEAD_BYTES_MAX`], or the body not within [`BODY_BYTES_MAX`].
+    #[error("the request is longer than {HEAD_BYTES_MAX} bytes and {BODY_BYTES_MAX} of a body")]
     TooLong,
     /// Not `METHOD NAME HTTP/1.x` and headers.
     #[error("not an HTTP/1 request")]
     Malformed,
 }
 
-/// Reads a request. `None`: the head is not whole yet.
+/// Reads a request. `None`: it is not whole yet.
 ///
 /// # Errors
 /// [`BadRequest`], which is answered with 400 and the end of the stream.
 pub fn parse(bytes: &[u8]) -> Result<Option<Request>, BadRequest> {
     let mut headers = [httparse::EMPTY_HEADER; HEADERS_MAX];
     let mut head = httparse::Request::new(&mut headers);
-    match head.parse(bytes) {
-        Ok(httparse::Status::Complete(_)) => {}
-        Ok(httparse::Status::Partial) if bytes.len() >= HEAD_BYTES_MAX => return Err(BadRequest::TooLong),
-        Ok(httparse::Status::Partial) => return Ok(None),
+    let head_bytes = match head.parse(bytes) {
+        Ok(httparse::Status::Complete(length)) if length <= HEAD_BYTES_MAX => length,
+        Ok(httparse::Status::Partial) if bytes.len() < HEAD_BYTES_MAX => return Ok(None),
+        Ok(_) => return Err(BadRequest::TooLong),
         Err(_) => return Err(BadRequest::Malformed),
-    }
+    };
     let (Some(method), Some(path)) = (head.method, head.path) else {
         return Err(BadRequest::Malformed);
     };
@@ -124,14 +142,30 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, BadRequest> {
         std::str::from_utf8(found.value).ok().map(str::trim)
     };
 
-    let (name, packed) = path.strip_suffix(".z").map_or((path, false), |name| (name, true));
-    let (mut wanted, diffs_in_name) = match method {
+    // C tor reads every name as if it began so.
+    let path = match path.starts_with("/tor/") {
+        true => path.to_owned(),
+        false => format!("/tor/{}", path.strip_prefix('/').unwrap_or(path)),
+    };
+    let (name, packed) = path.strip_suffix(".z").map_or((path.as_str(), false), |name| (name, true));
+    let (wanted, diffs_in_name) = match method {
         "GET" => name_to_wanted(name),
-        "POST" => (Wanted::Upload, Vec::new()),
+        "POST" => (upload(name), Vec::new()),
         _ => return Err(BadRequest::Malformed),
     };
-    if wanted == Wanted::Nothing && name.starts_with("/tor/hs/") && method == "POST" {
-        wanted = Wanted::Upload;
+    let mut body = Vec::new();
+    if matches!(wanted, Wanted::PublishOnionService(_)) {
+        let length: usize = match header("content-length") {
+            Some(length) => length.parse().map_err(|_| BadRequest::Malformed)?,
+            None => bytes.len() - head_bytes,
+        };
+        if length > BODY_BYTES_MAX {
+            return Err(BadRequest::TooLong);
+        }
+        match bytes.get(head_bytes..head_bytes + length) {
+            Some(whole) => body.extend_from_slice(whole),
+            None => return Ok(None),
+        }
     }
     let mut has_consensuses = diffs_in_name;
     has_consensuses.extend(
@@ -144,15 +178,21 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, BadRequest> {
         encodings: encodings(header("accept-encoding"), packed),
         modified_since: header("if-modified-since").and_then(|date| httpdate::parse_http_date(date).ok()),
         has_consensuses,
+        body,
     }))
 }
 
-/// With no header a name with `.z` means deflate and one without means identity; with one, what it lists and identity.
+fn upload(name: &str) -> Wanted {
+    match name.strip_prefix("/tor/hs/") {
+        Some(rest) => Wanted::PublishOnionService(rest.strip_prefix("3/publish").is_some()),
+        None => Wanted::Upload,
+    }
+}
+
+/// What the header lists, and always identity; a name with `.z` says that deflate is welcome.
 fn encodings(accepted: Option<&str>, packed: bool) -> BTreeSet<Encoding> {
-    let Some(accepted) = accepted else {
-        return BTreeSet::from([if packed { Encoding::Deflate } else { Encoding::Identity }]);
-    };
     let named = accepted
+        .unwrap_or_default()
         .split(',')
         .filter_map(|name| Encoding::by_name(name.split(';').next().unwrap_or("").trim()));
     named
@@ -165,6 +205,7 @@ fn digests_in_header(value: &str) -> Vec<[u8; 32]> {
     value
         .split([',', ' '])
         .filter_map(|word| hex_array(word.trim()))
+        .take(HAS_MAX)
         .collect()
 }
 
@@ -182,44 +223,44 @@ fn name_to_wanted(name: &str) -> (Wanted, Vec<[u8; 32]>) {
     } else if let Some(rest) = name.strip_prefix("extra/") {
         descriptors(rest).map(Wanted::ExtraInfos)
     } else if let Some(rest) = name.strip_prefix("keys/") {
-        certificates(rest).map(Wanted::Certificates)
+        Some(certificates(rest).map_or(Wanted::BadKeys, Wanted::Certificates))
+    } else if let Some(key) = name.strip_prefix("hs/3/") {
+        Some(Wanted::OnionService(base64_digests(key).pop()))
     } else if name == "robots.txt" {
         Some(Wanted::Robots)
+    } else if name.is_empty() {
+        Some(Wanted::FrontPage)
     } else {
         None
     };
     (wanted.unwrap_or(Wanted::Nothing), Vec::new())
 }
 
-/// `[-microdesc][/diff/HASH][/FP+FP…]`.
+/// `[-FLAVOR][/diff/HASH][/FP+FP…]`. As C tor does, a flavour that nobody knows counts as the plain one.
 fn consensus(rest: &str) -> (Wanted, Vec<[u8; 32]>) {
-    let (flavor, rest) = match rest.strip_prefix("-microdesc") {
-        Some(rest) => (Flavor::Microdesc, rest),
-        None => (Flavor::Ns, rest),
+    let (flavor, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    let flavor = match flavor {
+        "-microdesc" => Flavor::Microdesc,
+        _ => Flavor::Ns,
     };
-    let mut steps = rest.split('/');
-    if steps.next() != Some("") {
-        return (Wanted::Nothing, Vec::new()); // another flavour, such as `consensus-foo`
-    }
-    let mut steps = steps.peekable();
-    let mut from = Vec::new();
-    if steps.peek() == Some(&"diff") {
-        steps.next();
-        from.extend(steps.next().and_then(hex_array));
-    }
-    let signed_by = steps
-        .next()
-        .unwrap_or("")
-        .split('+')
-        .filter(|prefix| !prefix.is_empty());
+    let (from, signed_by) = match rest.strip_prefix("diff/") {
+        Some(rest) => {
+            let (hash, signed_by) = rest.split_once('/').unwrap_or((rest, ""));
+            match hex_array(hash) {
+                Some(hash) => (Some(hash), signed_by),
+                None => return (Wanted::BadDiff, Vec::new()),
+            }
+        }
+        None => (None, rest),
+    };
+    let signed_by = signed_by.split('+').filter(|prefix| !prefix.is_empty());
     let signed_by = signed_by.filter(|prefix| prefix.bytes().all(|digit| digit.is_ascii_hexdigit()));
-    (
-        Wanted::Consensus {
-            flavor,
-            signed_by: signed_by.map(str::to_ascii_uppercase).collect(),
-        },
-        from,
-    )
+    let wanted = Wanted::Consensus {
+        flavor,
+        signed_by: signed_by.map(str::to_ascii_uppercase).collect(),
+        diff_only: from.is_some(),
+    };
+    (wanted, from.into_iter().collect())
 }
 
 fn descriptors(rest: &str) -> Option<Descriptors> {
@@ -237,7 +278,8 @@ fn descriptors(rest: &str) -> Option<Descriptors> {
 fn certificates(rest: &str) -> Option<Certificates> {
     match rest {
         "all" => Some(Certificates::All),
-        "authority" => None,
+        // An authority's own; we are none.
+        "authority" => Some(Certificates::ByIdentity(Vec::new())),
         _ => match rest.split_once('/')? {
             ("fp", list) => Some(Certificates::ByIdentity(identities(list))),
             ("sk", list) => Some(Certificates::BySigningKey(identities(list))),
@@ -269,105 +311,4 @@ fn hex_array<const N: usize>(text: &str) -> Option<[u8; N]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn ask(head: &str) -> Request {
-        parse(format!("{head}\r\n\r\n").as_bytes()).unwrap().unwrap()
-    }
-
-    #[test]
-    fn a_client_of_c_tor_asks_for_a_consensus_with_what_it_has() {
-        let hash = "0F".repeat(32);
-        let request = ask(&format!(
-            "GET /tor/status-vote/current/consensus-microdesc/0232AF+14C131.z HTTP/1.0\r\nHost: 198.18.200.5\r\n\
-             If-Modified-Since: Sun, 22 Nov 2026 12:00:00 GMT\r\nAccept-Encoding: deflate, gzip, x-tor-lzma, x-zstd\r\n\
-             X-Or-Diff-From-Consensus: {hash}"
-        ));
-        let signed_by = vec!["0232AF".to_owned(), "14C131".to_owned()];
-        assert_eq!(
-            request.wanted,
-            Wanted::Consensus {
-                flavor: Flavor::Microdesc,
-                signed_by
-            }
-        );
-        assert_eq!(request.encodings.first(), Some(&Encoding::Lzma));
-        assert_eq!(request.has_consensuses, [[0x0f; 32]]);
-        let noon = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(1_795_348_800);
-        assert_eq!(request.modified_since, Some(noon));
-    }
-
-    #[test]
-    fn a_name_with_z_means_deflate_where_nothing_else_is_said() {
-        assert_eq!(
-            ask("GET /tor/server/authority.z HTTP/1.0").encodings,
-            BTreeSet::from([Encoding::Deflate])
-        );
-        assert_eq!(
-            ask("GET /tor/server/authority HTTP/1.0").encodings,
-            BTreeSet::from([Encoding::Identity])
-        );
-        let both = ask("GET /tor/server/all.z HTTP/1.0\r\nAccept-Encoding: identity");
-        assert_eq!(both.encodings, BTreeSet::from([Encoding::Deflate, Encoding::Identity]));
-    }
-
-    #[test]
-    fn names_mean_what_the_specification_says() {
-        let digest = STANDARD_NO_PAD.encode([7; 32]);
-        let fingerprint = "AB".repeat(20);
-        let id = RsaIdentity([0xab; 20]);
-        let cases = [
-            (
-                format!("/tor/micro/d/{digest}-{digest}"),
-                Wanted::Microdescriptors(vec![[7; 32]; 2]),
-            ),
-            (
-                format!("/tor/server/fp/{fingerprint}"),
-                Wanted::Servers(Descriptors::ByFingerprint(vec![id])),
-            ),
-            (
-                format!("/tor/extra/d/{fingerprint}+00"),
-                Wanted::ExtraInfos(Descriptors::ByDigest(vec![[0xab; 20]])),
-            ),
-            ("/tor/keys/all".to_owned(), Wanted::Certificates(Certificates::All)),
-            (
-                format!("/tor/keys/fp-sk/{fingerprint}-{fingerprint}"),
-                Wanted::Certificates(Certificates::ByBoth(vec![(id, id)])),
-            ),
-            ("/tor/status-vote/current/consensus-foo".to_owned(), Wanted::Nothing),
-            (
-                "/tor/status-vote/current/consensus".to_owned(),
-                Wanted::Consensus {
-                    flavor: Flavor::Ns,
-                    signed_by: vec![],
-                },
-            ),
-            ("/tor/robots.txt".to_owned(), Wanted::Robots),
-            ("/".to_owned(), Wanted::Nothing),
-        ];
-        for (name, wanted) in cases {
-            assert_eq!(ask(&format!("GET {name} HTTP/1.0")).wanted, wanted, "{name}");
-        }
-        assert_eq!(ask("POST /tor/ HTTP/1.0").wanted, Wanted::Upload);
-    }
-
-    #[test]
-    fn half_a_head_waits_and_an_endless_one_is_refused() {
-        assert_eq!(parse(b"GET /tor/keys/all HTTP/1.0\r\n"), Ok(None));
-        let endless = format!("GET /tor/keys/all HTTP/1.0\r\nX: {}", "x".repeat(HEAD_BYTES_MAX));
-        assert_eq!(parse(endless.as_bytes()), Err(BadRequest::TooLong));
-        assert_eq!(parse(b"\x16\x03\x01 hello\r\n\r\n"), Err(BadRequest::Malformed));
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..2_000)) {
-            let _ = parse(&bytes);
-        }
-        #[test]
-        fn no_name_makes_it_panic(name in "/tor/[ -~]{0,300}") {
-            let _ = parse(format!("GET {name} HTTP/1.0\r\n\r\n").as_bytes());
-        }
-    }
-}
+mod tests;
