@@ -99,6 +99,8 @@ pub struct Torrc {
     pub assume_reachable: bool,
     /// `AssumeReachableIPv6`; `None` is `auto`.
     pub assume_reachable_ipv6: Option<bool>,
+    /// What it serves as a directory cache.
+    pub directory: DirectoryOptions,
     /// `PublishServerDescriptor`: whether to upload descriptors at all.
     pub publish_server_descriptor: bool,
     /// `ExtendAllowPrivateAddresses`; 1 in a testing network unless told otherwise.
@@ -143,6 +145,19 @@ pub struct Torrc {
     pub signing_key_lifetime: Duration,
     /// What was taken without effect, and other things the owner should know.
     pub warnings: Vec<TorrcError>,
+}
+
+/// What torrc says of the directory cache.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DirectoryOptions {
+    /// `DirCache`: whether to be one. 1 unless told otherwise.
+    pub cache: bool,
+    /// `DownloadExtraInfo`: whether to keep extra-infos too.
+    pub extra_infos: bool,
+    /// `MaxConsensusAgeForDiffs`: how old a consensus may be that diffs lead from; `None` leaves it to the consensus.
+    pub diffs_age_max: Option<Duration>,
+    /// `DirPortFrontPage`: the page that who asks for `/` gets.
+    pub front_page: Option<PathBuf>,
 }
 
 /// Limits in bytes a second, and bytes at once.

@@ -10,7 +10,7 @@ use std::time::Duration;
 use relay_formats::exit_policy::ExitPolicy;
 use relay_formats::fingerprint::RsaIdentity;
 use relay_formats::nickname::Nickname;
-use relay_formats::torrc::{Bandwidth, DirAuthority, Exits, FamilyIds, LogLine, Torrc};
+use relay_formats::torrc::{Bandwidth, DirAuthority, DirectoryOptions, Exits, FamilyIds, LogLine, Torrc};
 
 pub(crate) use addresses::is_public;
 pub use addresses::{AddressError, Listen, advertised, listen};
@@ -67,6 +67,8 @@ pub struct Config {
     /// torrc `DirAuthority`. Never empty: the public network's authorities are not built in yet, so a torrc without any is
     /// refused.
     pub authorities: Vec<DirAuthority>,
+    /// What we serve as a directory cache.
+    pub directory: DirectoryOptions,
     /// torrc `PublishServerDescriptor`: whether we tell the authorities about ourselves.
     pub publish_server_descriptor: bool,
     /// What the descriptor promises of our bandwidth, and what the shards keep to.
@@ -148,6 +150,7 @@ impl Config {
             logs: torrc.logs.clone(),
             my_family: torrc.my_family.clone(),
             authorities: authorities(&torrc.dir_authorities)?,
+            directory: torrc.directory.clone(),
             publish_server_descriptor: torrc.publish_server_descriptor,
             bandwidth: torrc.bandwidth,
             count_private_bandwidth: torrc.count_private_bandwidth,

@@ -4,19 +4,28 @@
 //! is of our own types, and it has been verified: an [`AuthorityCertificate`] or a [`Consensus`] exists only after its
 //! signatures held.
 
+mod consensus;
+mod servers;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::SystemTime;
+
+pub use consensus::{
+    ConsensusUnverified, ListedServer, ServerConsensus, ServerConsensusUnverified, Unverified, signed_digest,
+};
+pub use servers::{RawDescriptor, extra_infos, server_descriptors};
 
 use relay_engine::network::Parameters;
 use relay_formats::fingerprint::{Ed25519Identity, RsaIdentity};
 use sha2::{Digest as _, Sha256};
-use tor_checkable::{ExternallySigned as _, SelfSigned as _, TimeBound as _};
+use tor_checkable::{SelfSigned as _, TimeBound as _};
 use tor_llcrypto::pk::rsa;
 use tor_netdoc::AllowAnnotations;
 use tor_netdoc::doc::authcert::AuthCert;
 use tor_netdoc::doc::microdesc::MicrodescReader;
-use tor_netdoc::doc::netstatus::{MdConsensus, UncheckedMdConsensus};
+use tor_netdoc::doc::netstatus::MdConsensus;
 use tor_netdoc::doc::routerdesc::RouterDescUnverified;
 use tor_netdoc::parse2::{ParseInput, parse_netdoc};
 use tor_netdoc::types::relay_flags::RelayFlag;
@@ -36,7 +45,7 @@ pub enum BadDocument {
     /// Good, but not now.
     #[error("{0}")]
     NotTimely(String),
-    /// Some signing keys have no certificate here yet: those of [`ConsensusUnverified::missing_certificates`].
+    /// Some signing keys have no certificate here yet: those of [`Unverified::missing_certificates`].
     #[error("certificates of signing keys are missing")]
     CertificatesMissing,
 }
@@ -60,10 +69,12 @@ pub struct AuthorityCertificate {
     inner: AuthCert,
     /// Which one it is.
     pub id: CertificateId,
+    /// When the authority made it.
+    pub published: SystemTime,
     /// Not to be used after.
     pub expires: SystemTime,
     /// As it was received, for the cache.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 /// Certificates in `text` of the authorities in `trusted` that are good at `now`; everything else in it is passed over,
@@ -74,17 +85,18 @@ pub fn authority_certificates(text: &str, trusted: &[RsaIdentity], now: SystemTi
     };
     let good = parsed.filter_map(|certificate| {
         let unchecked = certificate.ok()?;
-        let text = unchecked.within(text)?.to_owned();
+        let text = unchecked.within(text)?.into();
         let inner = unchecked.check_signature().ok()?.if_valid_at(&now).ok()?;
         let ids = inner.key_ids();
         let id = CertificateId {
             identity: rsa_identity(&ids.id_fingerprint),
             signing_key: rsa_identity(&ids.sk_fingerprint),
         };
-        let expires = inner.expires();
+        let (published, expires) = (inner.published(), inner.expires());
         trusted.contains(&id.identity).then_some(AuthorityCertificate {
             inner,
             id,
+            published,
             expires,
             text,
         })
@@ -119,84 +131,9 @@ pub struct Consensus {
     pub parameters: Parameters,
     /// The relays, each once.
     pub relays: Vec<ListedRelay>,
+    /// The authorities that we trust and that have signed.
+    pub signers: Vec<RsaIdentity>,
     relay_protocols: tor_netdoc::doc::netstatus::ProtoStatus,
-}
-
-/// A consensus as somebody sent it. Says nothing about the network before [`ConsensusUnverified::verify`].
-pub struct ConsensusUnverified {
-    inner: UncheckedMdConsensus,
-}
-
-impl ConsensusUnverified {
-    /// Parses the microdescriptor flavour.
-    pub fn parse(text: &str) -> Result<Self, BadDocument> {
-        let (_, _, inner) = MdConsensus::parse(text).map_err(|e| BadDocument::Parse(e.to_string()))?;
-        Ok(Self { inner })
-    }
-
-    /// When it claims to be valid; to be believed only after [`Self::verify`].
-    pub fn claimed_lifetime(&self) -> Lifetime {
-        lifetime(self.inner.dangerously_peek().peek_lifetime())
-    }
-
-    /// Signing keys of `trusted` authorities whose certificates are not in `certificates`.
-    pub fn missing_certificates(
-        &self,
-        trusted: &[RsaIdentity],
-        certificates: &[AuthorityCertificate],
-    ) -> Vec<CertificateId> {
-        let signers = self
-            .inner
-            .dangerously_peek()
-            .signing_cert_ids()
-            .map(|ids| CertificateId {
-                identity: rsa_identity(&ids.id_fingerprint),
-                signing_key: rsa_identity(&ids.sk_fingerprint),
-            });
-        let have = |wanted: &CertificateId| certificates.iter().any(|one| one.id == *wanted);
-        let mut missing: Vec<_> = signers
-            .filter(|signer| trusted.contains(&signer.identity) && !have(signer))
-            .collect();
-        missing.sort();
-        missing.dedup();
-        missing
-    }
-
-    /// Checks the validity times and that more than half of `trusted` have signed (dir-spec, "Clients: downloading
-    /// network-status documents"). Signatures of strangers and of unknown algorithms count for nothing.
-    pub fn verify(
-        self,
-        trusted: &[RsaIdentity],
-        certificates: &[AuthorityCertificate],
-        now: SystemTime,
-    ) -> Result<Consensus, BadDocument> {
-        let theirs: Vec<_> = trusted
-            .iter()
-            .map(|identity| rsa::RsaIdentity::from(identity.0))
-            .collect();
-        let of_the_trusted = certificates
-            .iter()
-            .filter(|one| trusted.contains(&one.id.identity) && one.expires >= now);
-        let keys: Vec<AuthCert> = of_the_trusted.map(|one| one.inner.clone()).collect();
-
-        let unsigned = self
-            .inner
-            .if_valid_at(&now)
-            .map_err(|e| BadDocument::NotTimely(e.to_string()))?;
-        let unsigned = unsigned.set_n_authorities(trusted.len());
-        if !unsigned.authorities_are_correct(&theirs.iter().collect::<Vec<_>>()) {
-            return Err(BadDocument::Signature(
-                "fewer than half of the authorities have signed it".into(),
-            ));
-        }
-        if unsigned.key_is_correct(&keys).is_err() {
-            return Err(BadDocument::CertificatesMissing);
-        }
-        let inner = unsigned
-            .check_signature(&keys)
-            .map_err(|e| BadDocument::Signature(e.to_string()))?;
-        Ok(compile(&inner))
-    }
 }
 
 fn lifetime(theirs: &tor_netdoc::doc::netstatus::Lifetime) -> Lifetime {
@@ -207,7 +144,7 @@ fn lifetime(theirs: &tor_netdoc::doc::netstatus::Lifetime) -> Lifetime {
     }
 }
 
-fn compile(theirs: &MdConsensus) -> Consensus {
+fn compile(theirs: &MdConsensus, signers: Vec<RsaIdentity>) -> Consensus {
     let parameters: BTreeMap<String, i32> = theirs
         .params()
         .iter()
@@ -224,6 +161,7 @@ fn compile(theirs: &MdConsensus) -> Consensus {
         lifetime: lifetime(theirs.lifetime()),
         parameters: Parameters(parameters),
         relays: relays.collect(),
+        signers,
         relay_protocols: theirs.relay_protocol_status().clone(),
     }
 }
@@ -259,7 +197,7 @@ pub struct Microdescriptor {
     /// The Ed25519 identity.
     pub ed25519_identity: Ed25519Identity,
     /// As it was received, without annotations, for the cache.
-    pub text: String,
+    pub text: Arc<str>,
 }
 
 /// The microdescriptors in `text`, with or without `@last-listed` annotations; what does not parse is passed over.
@@ -274,7 +212,7 @@ pub fn microdescriptors(text: &str) -> Vec<Microdescriptor> {
         Some(Microdescriptor {
             digest: *one.md().digest(),
             ed25519_identity: Ed25519Identity(one.md().ed25519_id().as_bytes().try_into().ok()?),
-            text: with_annotations.get(begin..)?.to_owned(),
+            text: with_annotations.get(begin..)?.into(),
         })
     });
     good.collect()

@@ -96,6 +96,7 @@ fn shard(links_max: usize) -> Shard {
         network: Arc::new(NetworkView::default()),
         link_keys: Arc::new(LinkKeys::make(keys(), None, SystemTime::now()).unwrap()),
         pool: CryptoPool::start(1).unwrap(),
+        directory: Arc::default(),
         traffic: Arc::default(),
         reports: tokio::sync::mpsc::channel(1).0,
         on_news: Box::new(move |news| tell.send(news).unwrap()),

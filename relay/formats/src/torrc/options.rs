@@ -79,9 +79,10 @@ const TABLE: &[(Fate, &str)] = &[
     (
         Fate::Honoured,
         "Address AddressDisableIPv6 AssumeReachable AssumeReachableIPv6 BandwidthBurst BandwidthRate CacheDirectory
-        ContactInfo CountPrivateBandwidth DataDirectory DirAuthority ExitPolicy ExitPolicyRejectLocalInterfaces
+        ContactInfo CountPrivateBandwidth DataDirectory DirAuthority DirCache DirPortFrontPage
+        DownloadExtraInfo ExitPolicy ExitPolicyRejectLocalInterfaces
         ExitPolicyRejectPrivate ExitRelay ExtendAllowPrivateAddresses FamilyId FamilyKeyDirectory IPv6Exit
-        KeyDirectory Log MaxAdvertisedBandwidth MyFamily Nickname OfflineMasterKey ORPort OutboundBindAddress
+        KeyDirectory Log MaxAdvertisedBandwidth MaxConsensusAgeForDiffs MyFamily Nickname OfflineMasterKey ORPort OutboundBindAddress
         OutboundBindAddressExit OutboundBindAddressOR PublishServerDescriptor ReducedExitPolicy ReevaluateExitPolicy
         RefuseUnknownExits RelayBandwidthBurst RelayBandwidthRate ServerDNSAllowBrokenConfig
         ServerDNSAllowNonRFC953Hostnames ServerDNSRandomizeCase ServerDNSResolvConfFile ServerDNSSearchDomains
@@ -115,8 +116,8 @@ const TABLE: &[(Fate, &str)] = &[
         "DirPort __DirPort",
     ),
     (
-        Fate::NotBuilt("this option of the directory port is not built yet"),
-        "DirPortFrontPage DirPolicy",
+        Fate::WithoutEffect("it says who may connect to a directory port, and there is none"),
+        "DirPolicy",
     ),
     (
         Fate::WithoutEffect("a resolver that answers falsely is not looked for yet"),
@@ -238,7 +239,7 @@ const TABLE: &[(Fate, &str)] = &[
     ),
     (
         Fate::OffOnly("this is not built yet"),
-        "RunAsDaemon Sandbox DisableAllSwap DisableNetwork DownloadExtraInfo ConfluxEnabled
+        "RunAsDaemon Sandbox DisableAllSwap DisableNetwork ConfluxEnabled
         CacheDirectoryGroupReadable DataDirectoryGroupReadable KeyDirectoryGroupReadable",
     ),
     (
@@ -249,16 +250,16 @@ const TABLE: &[(Fate, &str)] = &[
         TUNING,
         "CircuitPadding CircuitPriorityHalflife ConnectionPadding ConnLimit ConstrainedSockSize
         DisableOOSCheck HeartbeatPeriod KeepalivePeriod KISTSchedRunInterval
-        KISTSockBufSizeFactor MaxConsensusAgeForDiffs MaxHSDirCacheBytes MaxOnionQueueDelay
+        KISTSockBufSizeFactor MaxHSDirCacheBytes MaxOnionQueueDelay
         MaxUnparseableDescSizeToLog NumCPUs Schedulers TestingDirConnectionMaxStall TestingLinkCertLifetime
         TestingLinkKeySlop TestingMinTimeToReportBandwidth TestingServerConsensusDownloadInitialDelay
         TestingServerDownloadInitialDelay TestingSigningKeySlop AvoidDiskWrites
         DisableDebuggerAttachment KeepBindCapabilities __DisableSignalHandlers __ReloadTorrcOnSIGHUP
-        FetchDirInfoEarly FetchDirInfoExtraEarly FetchServerDescriptors FetchUselessDescriptors",
+        FetchDirInfoEarly FetchDirInfoExtraEarly",
     ),
     (
-        Fate::WithoutEffect("directory requests are not answered yet"),
-        "DirCache",
+        Fate::WithoutEffect("a directory cache fetches exactly what the consensus lists"),
+        "FetchServerDescriptors FetchUselessDescriptors",
     ),
     (
         Fate::WithoutEffect("the buckets are refilled every 100 milliseconds"),

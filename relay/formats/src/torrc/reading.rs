@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::lines::{self, Doing, Line};
 use super::options::{self, Fate};
 use super::{
-    AdvertisedAddress, LogDestination, LogLine, OrPort, Place, Severity, Torrc, TorrcError, TorrcErrors, ports, values,
+    AdvertisedAddress, DirectoryOptions, LogDestination, LogLine, OrPort, Place, Severity, Torrc, TorrcError,
+    TorrcErrors, ports, values,
 };
 use crate::nickname::Nickname;
 
@@ -153,6 +154,7 @@ impl Reading {
             exits: self.exits(),
             assume_reachable: self.switch("AssumeReachable", testing),
             assume_reachable_ipv6: self.last("AssumeReachableIPv6", values::switch_or_auto).flatten(),
+            directory: self.directory(),
             publish_server_descriptor: self.last("PublishServerDescriptor", publish).unwrap_or(true),
             extend_allow_private_addresses: self.switch("ExtendAllowPrivateAddresses", testing),
             testing_tor_network: testing,
@@ -215,6 +217,17 @@ impl Reading {
 
     pub(super) fn switch(&mut self, name: &str, otherwise: bool) -> bool {
         self.last(name, values::switch).unwrap_or(otherwise)
+    }
+
+    fn directory(&mut self) -> DirectoryOptions {
+        DirectoryOptions {
+            cache: self.switch("DirCache", true),
+            extra_infos: self.switch("DownloadExtraInfo", false),
+            diffs_age_max: self
+                .last("MaxConsensusAgeForDiffs", values::interval)
+                .filter(|age| !age.is_zero()),
+            front_page: self.last("DirPortFrontPage", text).map(Into::into),
+        }
     }
 
     fn or_ports(&mut self) -> Vec<OrPort> {

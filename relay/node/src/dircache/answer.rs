@@ -128,7 +128,11 @@ pub fn answer(service: &Service, request: &Result<Request, BadRequest>, asker: A
             expires,
             varies,
         } => {
-            let more = if varies { "Vary: X-Or-Diff-From-Consensus\r\n" } else { "" };
+            let more = if varies {
+                "Vary: X-Or-Diff-From-Consensus\r\n"
+            } else {
+                ""
+            };
             whole(head("text/plain", encoding, expires, more, asker, now), [body], None)
         }
         Content::Plain { mime, body, expires } => {
@@ -200,7 +204,9 @@ fn content(service: &Service, request: &Request, asker: Asker, now: SystemTime) 
         Wanted::BadKeys => nothing(400, "Bad request"),
         // Whoever is one hop away is no onion service's client, or one that forgets to hide (C tor,
         // `connection_dir_is_anonymous`).
-        Wanted::OnionService(_) | Wanted::PublishOnionService(_) if asker.address.is_some() => nothing(503, "Not found"),
+        Wanted::OnionService(_) | Wanted::PublishOnionService(_) if asker.address.is_some() => {
+            nothing(503, "Not found")
+        }
         Wanted::OnionService(_) => NOT_FOUND,
         Wanted::PublishOnionService(_) => nothing(400, "Invalid HS descriptor. Rejected."),
         Wanted::FrontPage => match &store.front_page {
@@ -256,7 +262,10 @@ fn consensus(
         .filter(|prefix| known.iter().any(|name| name.starts_with(prefix.as_str())))
         .count();
     if !signed_by.is_empty() && agreed < signed_by.len() / 2 + 1 {
-        return nothing(404, "Consensus not signed by sufficient number of requested authorities");
+        return nothing(
+            404,
+            "Consensus not signed by sufficient number of requested authorities",
+        );
     }
     if request.modified_since.is_some_and(|date| date >= consensus.valid_after) {
         return NOT_MODIFIED;
@@ -328,7 +337,9 @@ fn descriptors(kind: u8, which: &Descriptors, shelf: &Shelf, own: Option<&Descri
         }
         Descriptors::ByFingerprint(relays) => {
             for relay in relays.iter().take(DOCUMENTS_MAX).collect::<BTreeSet<_>>() {
-                let ours = own.filter(|own| own.relay == *relay).map(|own| (&own.digest, &own.text));
+                let ours = own
+                    .filter(|own| own.relay == *relay)
+                    .map(|own| (&own.digest, &own.text));
                 if let Some((digest, text)) = ours.or_else(|| shelf.by_relay(relay)) {
                     found.add(digest, Some(text));
                 }

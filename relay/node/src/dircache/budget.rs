@@ -28,11 +28,9 @@ impl Budget {
 
     /// `bytes` of it, if as much is left.
     pub fn take(&self, bytes: usize) -> Option<Lease> {
-        let taken = self
-            .spent
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spent| {
-                spent.checked_add(bytes).filter(|sum| *sum <= self.bytes_max)
-            });
+        let taken = self.spent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |spent| {
+            spent.checked_add(bytes).filter(|sum| *sum <= self.bytes_max)
+        });
         taken.ok().map(|_| Lease {
             budget: self.clone(),
             bytes,

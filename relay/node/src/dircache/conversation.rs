@@ -31,7 +31,10 @@ pub struct Conversation {
 #[derive(Debug)]
 enum State {
     /// The request so far. Its memory is leased, byte by byte, from what all streams share.
-    Listening { heard: Vec<u8>, lease: Option<Lease> },
+    Listening {
+        heard: Vec<u8>,
+        lease: Option<Lease>,
+    },
     Answering(Answer),
 }
 
@@ -162,13 +165,17 @@ mod tests {
     fn an_endless_head_is_answered_with_400_and_forgotten() {
         let service = Service::default();
         let mut stream = stranger();
-        let answered = std::iter::repeat_n([b'x'; 498], 1_000).position(|part| stream.hear(&part, &service, START, NOON));
+        let answered =
+            std::iter::repeat_n([b'x'; 498], 1_000).position(|part| stream.hear(&part, &service, START, NOON));
         assert_eq!(answered, Some(HEAD_BYTES_MAX / 498));
         assert_eq!(service.budget().spent(), 0);
         let mut said = Vec::new();
         assert!(!stream.say(1_000, START, &mut said) && stream.is_over());
         assert!(said.starts_with(b"HTTP/1.0 400 Bad request\r\n"));
-        assert!(!stream.hear(b"GET / HTTP/1.0\r\n\r\n", &service, START, NOON), "nobody listens any more");
+        assert!(
+            !stream.hear(b"GET / HTTP/1.0\r\n\r\n", &service, START, NOON),
+            "nobody listens any more"
+        );
     }
 
     #[test]

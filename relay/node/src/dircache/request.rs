@@ -147,7 +147,9 @@ pub fn parse(bytes: &[u8]) -> Result<Option<Request>, BadRequest> {
         true => path.to_owned(),
         false => format!("/tor/{}", path.strip_prefix('/').unwrap_or(path)),
     };
-    let (name, packed) = path.strip_suffix(".z").map_or((path.as_str(), false), |name| (name, true));
+    let (name, packed) = path
+        .strip_suffix(".z")
+        .map_or((path.as_str(), false), |name| (name, true));
     let (wanted, diffs_in_name) = match method {
         "GET" => name_to_wanted(name),
         "POST" => (upload(name), Vec::new()),

@@ -2,15 +2,38 @@
 //!
 //! A file that is missing or damaged costs a download, nothing more.
 
-use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use crate::netdoc::{AuthorityCertificate, Microdescriptor, MicrodescriptorDigest};
+/// A file of the cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Name {
+    /// Certificates of authorities.
+    Certificates,
+    /// The consensus, microdescriptor flavour.
+    Consensus,
+    /// The consensus, plain flavour.
+    ServerConsensus,
+    /// Microdescriptors.
+    Microdescriptors,
+    /// Server descriptors.
+    Servers,
+    /// Extra-infos.
+    ExtraInfos,
+}
 
-const CERTIFICATES: &str = "cached-certs";
-const CONSENSUS: &str = "cached-microdesc-consensus";
-const MICRODESCRIPTORS: &str = "cached-microdescs";
+impl Name {
+    fn text(self) -> &'static str {
+        match self {
+            Self::Certificates => "cached-certs",
+            Self::Consensus => "cached-microdesc-consensus",
+            Self::ServerConsensus => "cached-consensus",
+            Self::Microdescriptors => "cached-microdescs",
+            Self::Servers => "cached-descriptors",
+            Self::ExtraInfos => "cached-extrainfo",
+        }
+    }
+}
 
 /// A larger file is none of ours: a consensus of the public network has 3 MB, all its microdescriptors 10 MB.
 const FILE_BYTES_MAX: u64 = 128 * 1024 * 1024;
@@ -29,43 +52,9 @@ impl Cache {
         }
     }
 
-    /// The text of `cached-certs`; empty where there is none.
-    pub fn certificates(&self) -> String {
-        self.read(CERTIFICATES)
-    }
-
-    /// The text of `cached-microdesc-consensus`.
-    pub fn consensus(&self) -> String {
-        self.read(CONSENSUS)
-    }
-
-    /// The text of `cached-microdescs`.
-    pub fn microdescriptors(&self) -> String {
-        self.read(MICRODESCRIPTORS)
-    }
-
-    /// Replaces `cached-certs`.
-    pub fn store_certificates(&self, certificates: &[AuthorityCertificate]) -> io::Result<()> {
-        let text: String = certificates.iter().map(|one| one.text.as_str()).collect();
-        self.write(CERTIFICATES, text.as_bytes())
-    }
-
-    /// Replaces `cached-microdesc-consensus`.
-    pub fn store_consensus(&self, text: &str) -> io::Result<()> {
-        self.write(CONSENSUS, text.as_bytes())
-    }
-
-    /// Replaces `cached-microdescs`.
-    pub fn store_microdescriptors(
-        &self,
-        microdescriptors: &BTreeMap<MicrodescriptorDigest, Microdescriptor>,
-    ) -> io::Result<()> {
-        let text: String = microdescriptors.values().map(|one| one.text.as_str()).collect();
-        self.write(MICRODESCRIPTORS, text.as_bytes())
-    }
-
-    fn read(&self, name: &str) -> String {
-        let path = self.directory.join(name);
+    /// The text of a file; empty where there is none.
+    pub fn read(&self, name: Name) -> String {
+        let path = self.directory.join(name.text());
         let fits = std::fs::metadata(&path).is_ok_and(|meta| meta.is_file() && meta.len() <= FILE_BYTES_MAX);
         match fits.then(|| std::fs::read_to_string(&path)) {
             Some(Ok(text)) => text,
@@ -77,12 +66,13 @@ impl Cache {
         }
     }
 
-    /// All or nothing: writes beside the old file, then takes its place.
-    fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+    /// Replaces a file, all or nothing: writes beside the old one, then takes its place.
+    pub fn write(&self, name: Name, text: &str) -> io::Result<()> {
         std::fs::create_dir_all(&self.directory)?;
+        let name = name.text();
         let beside = self.directory.join(format!("{name}.tmp"));
         let mut file = std::fs::File::create(&beside)?;
-        file.write_all(bytes)?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&beside, self.directory.join(name))
     }
@@ -97,11 +87,13 @@ mod tests {
         let room = tempfile::tempdir().unwrap();
         let cache = Cache::new(&room.path().join("cache"));
 
-        assert_eq!(cache.consensus(), "");
-        cache.store_consensus("network-status-version 3 microdesc\n").unwrap();
-        cache.store_consensus("network-status-version 3\n").unwrap();
+        assert_eq!(cache.read(Name::Consensus), "");
+        cache
+            .write(Name::Consensus, "network-status-version 3 microdesc\n")
+            .unwrap();
+        cache.write(Name::Consensus, "network-status-version 3\n").unwrap();
 
-        assert_eq!(cache.consensus(), "network-status-version 3\n");
+        assert_eq!(cache.read(Name::Consensus), "network-status-version 3\n");
         assert_eq!(std::fs::read_dir(room.path().join("cache")).unwrap().count(), 1);
     }
 
@@ -113,7 +105,7 @@ mod tests {
         let cache = Cache::new(room.path());
 
         assert_eq!(
-            (cache.certificates(), cache.microdescriptors()),
+            (cache.read(Name::Certificates), cache.read(Name::Microdescriptors)),
             (String::new(), String::new())
         );
     }

@@ -1,36 +1,48 @@
 //! Gets the consensus and what belongs to it from the authorities.
 //!
-//! Owns the newest good documents. Whoever it asks may lie: a document counts only after `netdoc` has verified it, and a
-//! microdescriptor only if the consensus names its digest. A liar can make us ask the next authority, nothing else.
+//! Owns the newest good documents. Whoever it asks may lie: a consensus counts only after `netdoc` has verified it, and any
+//! other document only if a consensus names its digest. A liar can make us ask the next authority, nothing else.
+//!
+//! A relay that is no directory cache needs the microdescriptor flavour and its microdescriptors; a cache (`belongings`)
+//! also fetches the plain flavour and the server descriptors, and keeps for a while what is no longer listed.
+
+mod belongings;
+mod shelving;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD_NO_PAD;
 use rand::seq::SliceRandom as _;
 use relay_engine::network::NetworkView;
 use relay_formats::fingerprint::RsaIdentity;
 use relay_formats::torrc::DirAuthority;
 
 use super::authority;
-use super::cache::Cache;
+use super::cache::{Cache, Name};
 use super::http::{self, HttpError, Request};
 use super::view;
+use crate::dircache::request::Flavor;
 use crate::netdoc::{
     self, AuthorityCertificate, BadDocument, CertificateId, Consensus, ConsensusUnverified, Microdescriptor,
-    MicrodescriptorDigest,
+    MicrodescriptorDigest, ServerConsensus, ServerConsensusUnverified, Unverified,
 };
+use belongings::Unlisted;
+pub use shelving::{RawConsensus, Stock};
 
 /// A consensus: 3 MB on the public network of 2026.
 const CONSENSUS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Certificates: 2 KB each, one an authority and a few old ones.
 const CERTIFICATES_BYTES_MAX: usize = 1024 * 1024;
-/// One answer of [`MICRODESCRIPTORS_PER_REQUEST`]: long families make 20 KB each.
-const MICRODESCRIPTORS_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// So that the request's line stays below 4 KB, which every proxy lets pass (dir-spec names 96 as the limit of the URL).
-const MICRODESCRIPTORS_PER_REQUEST: usize = 90;
+
+/// Microdescriptors that no consensus lists any more are kept for so long (C tor, `TOLERATE_MICRODESC_AGE`), as clients may
+/// ask by an older one.
+const MICRODESCRIPTOR_UNLISTED_MAX: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+/// And server descriptors: a client's consensus may be a day old. C tor keeps them for five days, on disk.
+const SERVER_UNLISTED_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+/// Memory for unlisted documents of one kind; the oldest go first.
+const UNLISTED_BYTES_MAX: usize = 32 * 1024 * 1024;
 
 /// Why an authority was of no use.
 #[derive(Debug, thiserror::Error)]
@@ -52,26 +64,60 @@ pub enum FetchError {
     NotNewer,
 }
 
+/// What this relay keeps of the directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Keeps {
+    /// torrc `DirCache`: all that clients ask a cache for.
+    pub as_cache: bool,
+    /// torrc `DownloadExtraInfo`, of a cache: extra-infos too.
+    pub extra_infos: bool,
+}
+
+/// A verified consensus and its text.
+#[derive(Debug)]
+struct Held<C> {
+    consensus: C,
+    text: Arc<str>,
+}
+
 /// The documents that we have, and where to get more.
 pub struct Directory {
     authorities: Vec<DirAuthority>,
     bind: Vec<IpAddr>,
     cache: Cache,
+    keeps: Keeps,
     certificates: Vec<AuthorityCertificate>,
-    consensus: Option<Consensus>,
+    consensus: Option<Held<Consensus>>,
     microdescriptors: BTreeMap<MicrodescriptorDigest, Microdescriptor>,
+    unlisted_microdescriptors: Unlisted<MicrodescriptorDigest>,
+    server_consensus: Option<Held<ServerConsensus>>,
+    servers: BTreeMap<[u8; 20], Arc<str>>,
+    unlisted_servers: Unlisted<[u8; 20]>,
+    extra_infos: BTreeMap<[u8; 20], Arc<str>>,
 }
 
 impl Directory {
     /// Begins with what the cache has, as far as it is still good at `now`.
-    pub fn open(authorities: Vec<DirAuthority>, bind: Vec<IpAddr>, cache: Cache, now: SystemTime) -> Self {
+    pub fn open(
+        authorities: Vec<DirAuthority>,
+        bind: Vec<IpAddr>,
+        cache: Cache,
+        keeps: Keeps,
+        now: SystemTime,
+    ) -> Self {
         let mut directory = Self {
             authorities,
             bind,
             cache,
+            keeps,
             certificates: Vec::new(),
             consensus: None,
             microdescriptors: BTreeMap::new(),
+            unlisted_microdescriptors: Unlisted::default(),
+            server_consensus: None,
+            servers: BTreeMap::new(),
+            unlisted_servers: Unlisted::default(),
+            extra_infos: BTreeMap::new(),
         };
         directory.load(now);
         directory
@@ -79,32 +125,38 @@ impl Directory {
 
     /// The newest verified consensus.
     pub fn consensus(&self) -> Option<&Consensus> {
-        self.consensus.as_ref()
-    }
-
-    /// How many relays of the consensus have no microdescriptor here.
-    pub fn microdescriptors_missing(&self) -> usize {
-        self.wanted_microdescriptors().len()
+        self.consensus.as_ref().map(|held| &held.consensus)
     }
 
     /// What the engine is to know.
     pub fn view(&self) -> NetworkView {
-        view::network_view(&self.authorities, self.consensus.as_ref(), &self.microdescriptors)
+        view::network_view(&self.authorities, self.consensus(), &self.microdescriptors)
     }
 
     fn load(&mut self, now: SystemTime) {
         let trusted = self.trusted();
-        self.certificates = netdoc::authority_certificates(&self.cache.certificates(), &trusted, now);
-        let text = self.cache.consensus();
-        if text.is_empty() {
-            return;
+        self.certificates = netdoc::authority_certificates(&self.cache.read(Name::Certificates), &trusted, now);
+        self.consensus = self.load_consensus::<ConsensusUnverified>(Name::Consensus, now);
+        if self.consensus.is_some() {
+            self.keep_wanted(netdoc::microdescriptors(&self.cache.read(Name::Microdescriptors)), now);
         }
-        match ConsensusUnverified::parse(&text).and_then(|one| one.verify(&trusted, &self.certificates, now)) {
-            Ok(consensus) => {
-                self.consensus = Some(consensus);
-                self.keep_wanted(netdoc::microdescriptors(&self.cache.microdescriptors()));
+        if self.keeps.as_cache {
+            self.server_consensus = self.load_consensus::<ServerConsensusUnverified>(Name::ServerConsensus, now);
+            self.load_servers(now);
+        }
+    }
+
+    fn load_consensus<U: Unverified>(&self, name: Name, now: SystemTime) -> Option<Held<U::Verified>> {
+        let text = Some(self.cache.read(name)).filter(|text| !text.is_empty())?;
+        match U::parse(&text).and_then(|one| one.verify(&self.trusted(), &self.certificates, now)) {
+            Ok(consensus) => Some(Held {
+                consensus,
+                text: text.into(),
+            }),
+            Err(reason) => {
+                tracing::info!("The cached consensus is of no use: {reason}");
+                None
             }
-            Err(reason) => tracing::info!("The cached consensus is of no use: {reason}"),
         }
     }
 
@@ -116,11 +168,33 @@ impl Directory {
     /// Asks the authorities in random order until one has a newer consensus that holds. `Ok(false)`: those that answered
     /// have none newer than ours.
     pub async fn fetch_consensus(&mut self, now: SystemTime) -> Result<bool, FetchError> {
-        let mut last = Ok(false);
+        let ours = self.consensus().map(|ours| ours.lifetime.valid_after);
+        let Some(held) = self.newest::<ConsensusUnverified>(ours, now).await? else {
+            return Ok(false);
+        };
+        let listed: BTreeSet<_> = held
+            .consensus
+            .relays
+            .iter()
+            .map(|relay| relay.microdescriptor)
+            .collect();
+        self.note_write(self.cache.write(Name::Consensus, &held.text));
+        self.consensus = Some(held);
+        self.forget_unlisted(&listed, now);
+        Ok(true)
+    }
+
+    /// Asks the authorities in random order until one has a consensus that is newer than `ours`.
+    async fn newest<U: Unverified>(
+        &mut self,
+        ours: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Result<Option<Held<U::Verified>>, FetchError> {
+        let mut last = Ok(None);
         for authority in self.shuffled() {
-            match self.fetch_consensus_from(&authority, now).await {
-                Ok(()) => return Ok(true),
-                Err(FetchError::NotNewer) => last = Ok(false),
+            match self.fetch_from::<U>(&authority, ours, now).await {
+                Ok(held) => return Ok(Some(held)),
+                Err(FetchError::NotNewer) => last = Ok(None),
                 Err(error) => {
                     tracing::debug!("No consensus from {}: {error}", authority::describe(&authority));
                     last = last.and(Err(error));
@@ -130,39 +204,16 @@ impl Directory {
         last
     }
 
-    /// Fetches the microdescriptors that the consensus names and we lack. How many came.
-    pub async fn fetch_microdescriptors(&mut self) -> usize {
-        let mut came = 0;
-        for authority in self.shuffled() {
-            let wanted = self.wanted_microdescriptors();
-            for batch in wanted.chunks(MICRODESCRIPTORS_PER_REQUEST) {
-                let names: Vec<String> = batch.iter().map(|digest| STANDARD_NO_PAD.encode(digest)).collect();
-                let path = format!("/tor/micro/d/{}", names.join("-"));
-                match self.get(&authority, &path, MICRODESCRIPTORS_BYTES_MAX).await {
-                    Ok(text) => came += self.keep_wanted(netdoc::microdescriptors(&text)),
-                    Err(error) => {
-                        tracing::debug!("No microdescriptors from {}: {error}", authority::describe(&authority));
-                        break;
-                    }
-                }
-            }
-            if self.microdescriptors_missing() == 0 {
-                break;
-            }
-        }
-        if came > 0 {
-            self.note_write(self.cache.store_microdescriptors(&self.microdescriptors));
-        }
-        came
-    }
-
-    async fn fetch_consensus_from(&mut self, authority: &DirAuthority, now: SystemTime) -> Result<(), FetchError> {
+    async fn fetch_from<U: Unverified>(
+        &mut self,
+        authority: &DirAuthority,
+        ours: Option<SystemTime>,
+        now: SystemTime,
+    ) -> Result<Held<U::Verified>, FetchError> {
         let trusted = self.trusted();
-        let text = self
-            .get(authority, &consensus_path(&trusted), CONSENSUS_BYTES_MAX)
-            .await?;
-        let unverified = ConsensusUnverified::parse(&text)?;
-        let ours = self.consensus.as_ref().map(|ours| ours.lifetime.valid_after);
+        let path = consensus_path(U::FLAVOR, &trusted);
+        let text = self.get(authority, &path, CONSENSUS_BYTES_MAX).await?;
+        let unverified = U::parse(&text)?;
         if ours.is_some_and(|ours| unverified.claimed_lifetime().valid_after <= ours) {
             return Err(FetchError::NotNewer);
         }
@@ -171,11 +222,10 @@ impl Directory {
             self.fetch_certificates(authority, &missing, now).await?;
         }
         let consensus = unverified.verify(&trusted, &self.certificates, now)?;
-        let listed: BTreeSet<_> = consensus.relays.iter().map(|relay| relay.microdescriptor).collect();
-        self.microdescriptors.retain(|digest, _| listed.contains(digest));
-        self.consensus = Some(consensus);
-        self.note_write(self.cache.store_consensus(&text));
-        Ok(())
+        Ok(Held {
+            consensus,
+            text: text.into(),
+        })
     }
 
     async fn fetch_certificates(
@@ -194,29 +244,9 @@ impl Directory {
         self.certificates
             .retain(|old| old.expires >= now && came.iter().all(|new| new.id != old.id));
         self.certificates.extend(came);
-        self.note_write(self.cache.store_certificates(&self.certificates));
+        let text: String = self.certificates.iter().map(|one| &*one.text).collect();
+        self.note_write(self.cache.write(Name::Certificates, &text));
         Ok(())
-    }
-
-    /// Keeps what the consensus names; how many of them were new.
-    fn keep_wanted(&mut self, came: Vec<Microdescriptor>) -> usize {
-        let wanted: BTreeSet<_> = self.wanted_microdescriptors().into_iter().collect();
-        let before = self.microdescriptors.len();
-        let named = came.into_iter().filter(|one| wanted.contains(&one.digest));
-        self.microdescriptors.extend(named.map(|one| (one.digest, one)));
-        self.microdescriptors.len() - before
-    }
-
-    fn wanted_microdescriptors(&self) -> Vec<MicrodescriptorDigest> {
-        let listed = self
-            .consensus
-            .iter()
-            .flat_map(|consensus| &consensus.relays)
-            .map(|relay| relay.microdescriptor);
-        let missing: BTreeSet<_> = listed
-            .filter(|digest| !self.microdescriptors.contains_key(digest))
-            .collect();
-        missing.into_iter().collect()
     }
 
     /// The authorities that vote, in random order, so that no one of them bears all or sees all.
@@ -254,13 +284,17 @@ impl Directory {
 
 /// The URL names the authorities that we trust by 3 bytes each, so that a cache whose consensus they have not signed
 /// says 404 rather than send it (dir-spec, "consensus/<F1>+<F2>").
-fn consensus_path(trusted: &[RsaIdentity]) -> String {
+fn consensus_path(flavor: Flavor, trusted: &[RsaIdentity]) -> String {
     let mut prefixes: Vec<String> = trusted
         .iter()
         .map(|one| one.to_string().chars().take(6).collect())
         .collect();
     prefixes.sort();
-    format!("/tor/status-vote/current/consensus-microdesc/{}", prefixes.join("+"))
+    let flavor = match flavor {
+        Flavor::Ns => "consensus",
+        Flavor::Microdesc => "consensus-microdesc",
+    };
+    format!("/tor/status-vote/current/{flavor}/{}", prefixes.join("+"))
 }
 
 #[cfg(test)]

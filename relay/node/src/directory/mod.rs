@@ -2,8 +2,8 @@
 //!
 //! Runs on a small runtime of its own; gives the engine what it needs through a `watch` channel.
 //!
-//! Two loops, `fetching` and `publishing`; the first tells the second each new consensus. Below them: `fetch` owns the
-//! documents, `publish` the uploads; `schedule`, `publication` and `reachability` decide and know no clock; `http` and
+//! Three loops: `fetching` tells `publishing` each new consensus, and `stocking` what the directory server is to serve. Below
+//! them: `fetch` owns the documents, `publish` the uploads; `schedule`, `publication` and `reachability` decide and know no clock; `http` and
 //! `cache` do. Whatever a stranger wrote goes through `crate::netdoc` first.
 
 pub mod authority;
@@ -20,6 +20,7 @@ pub mod publish;
 mod publishing;
 pub mod reachability;
 pub mod schedule;
+pub mod stocking;
 #[cfg(test)]
 mod test_server;
 pub mod view;
@@ -31,8 +32,10 @@ use relay_engine::network::NetworkView;
 use tokio::sync::{mpsc, watch};
 
 use crate::config::Config;
+use crate::dircache::Service;
 use crate::keys::Keys;
 use crate::traffic::Traffic;
+use fetching::Told;
 use publishing::{Ears, Publishing};
 
 /// What the directory part is given.
@@ -43,6 +46,8 @@ pub struct DirectoryContext {
     pub keys: watch::Receiver<Arc<Keys>>,
     /// Where the newest consensus goes; the shards are told at once.
     pub network: watch::Sender<Arc<NetworkView>>,
+    /// The directory server: gets every document that we have fetched or made.
+    pub service: Arc<Service>,
     /// What the engine reports. Bounded; the driver drops reports rather than wait.
     pub reports: mpsc::Receiver<Report>,
     /// Bytes that went over our links.
@@ -57,6 +62,7 @@ pub async fn run(context: DirectoryContext) {
         config,
         keys,
         network,
+        service,
         reports,
         traffic,
         mut shutdown,
@@ -68,11 +74,16 @@ pub async fn run(context: DirectoryContext) {
         consensus,
         reports,
         traffic,
+        service: Arc::clone(&service),
     };
+    let (stock, in_stock) = watch::channel(Arc::default());
+    let told = Told { network, news, stock };
+    let stocking = stocking::run(in_stock, config.clone(), service);
     let mut publishing = Publishing::start(ears);
     tokio::select! {
         _ = shutdown.wait_for(|stop| *stop) => {}
-        () = fetching::run(config, network, news) => {}
+        () = fetching::run(config, told) => {}
+        () = stocking => {}
         () = publishing.run() => {}
     }
     publishing.remember();

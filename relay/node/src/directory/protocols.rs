@@ -1,15 +1,24 @@
 //! The subprotocols that our relay speaks, and what we make of those that the network asks for.
 
+use crate::config::Config;
 use crate::netdoc::{BadDocument, Consensus};
 
-/// The `proto` line of our descriptor: exactly what is built (tor-spec, "Subprotocol versioning"). Whoever builds
+/// What we speak always; [`spoken`] adds what torrc may turn off (tor-spec, "Subprotocol versioning"). Whoever builds
 /// another one adds it here.
 ///
-/// Not built, so not in it: Conflux, DirCache, HSDir, HSIntro, HSRend and Padding. An authority lists a relay all the same: it puts the `proto` line into its vote and compares it with no list
+/// Not built, so not in it: Conflux, HSDir, HSIntro, HSRend and Padding. An authority lists a relay all the same: it puts the `proto` line into its vote and compares it with no list
 /// (C tor, `dirvote.c`); only clients choose by it.
-pub const SPOKEN: &str = "Cons=1-2 Desc=1-4 FlowCtrl=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-6";
+const SPOKEN: &str = "Cons=1-2 Desc=1-4 FlowCtrl=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-6";
 
-/// What relays were required to speak when this was written, and we do not yet. C tor ends itself when it lacks a
+/// The `proto` line of our descriptor: exactly what is built and not turned off, sorted.
+pub fn spoken(config: &Config) -> String {
+    let by_choice = config.directory.cache.then_some("DirCache=2");
+    let mut all: Vec<&str> = SPOKEN.split(' ').chain(by_choice).collect();
+    all.sort_unstable();
+    all.join(" ")
+}
+
+/// What relays were required to speak when this was written, and we do not yet, or not with every torrc. C tor ends itself when it lacks a
 /// protocol that was required after its release date; this list is our release date. It may only become shorter.
 const LACKING_KNOWN: [&str; 5] = ["DirCache=2", "HSDir=2", "HSIntro=4-5", "HSIntro=5", "HSRend=2"];
 
@@ -25,8 +34,8 @@ pub enum Demand {
 }
 
 /// Compares what a consensus asks of relays with what we speak (tor-spec, "Required protocols").
-pub fn demand(consensus: &Consensus) -> Result<Demand, BadDocument> {
-    let missing = consensus.missing_protocols(SPOKEN)?;
+pub fn demand(consensus: &Consensus, config: &Config) -> Result<Demand, BadDocument> {
+    let missing = consensus.missing_protocols(&spoken(config))?;
     Ok(verdict(&missing.required, &missing.recommended))
 }
 
@@ -44,7 +53,7 @@ fn verdict(required: &str, recommended: &str) -> Demand {
     }
     if !required.is_empty() {
         return Demand::Warn(format!(
-            "Protocols that the consensus requires of relays are not built yet: {required}. Clients will not use this \
+            "Protocols that the consensus requires of relays are not built yet or turned off: {required}. Clients will not use this \
              relay for what needs them."
         ));
     }

@@ -54,8 +54,24 @@ pub enum PublishError {
     SelfCheck(#[from] BadDocument),
 }
 
-/// Makes both documents and reads them as a stranger would. Gives the body of an upload: descriptor, then extra-info.
-pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Result<String, PublishError> {
+/// Our two documents, checked.
+#[derive(Debug, Clone)]
+pub struct Made {
+    /// The descriptor.
+    pub server: Descriptor,
+    /// The extra-info.
+    pub extra_info: ExtraInfo,
+}
+
+impl Made {
+    /// The body of an upload: descriptor, then extra-info.
+    pub fn body(&self) -> String {
+        [&*self.server.text, &*self.extra_info.text].concat()
+    }
+}
+
+/// Makes both documents and reads them as a stranger would.
+pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Result<Made, PublishError> {
     let now = circumstances.now;
     let signer = RelaySigner {
         rsa: &keys.rsa,
@@ -98,7 +114,7 @@ pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Resu
         or_port: ipv4.port(),
         ipv6: config.advertised.iter().find_map(v6),
         version: env!("CARGO_PKG_VERSION"),
-        protocols: protocols::SPOKEN,
+        protocols: &protocols::spoken(config),
         published: now,
         uptime: circumstances.uptime,
         bandwidth: DescribedBandwidth {
@@ -107,7 +123,7 @@ pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Resu
             observed: circumstances.observed_bandwidth,
         },
         extra_info: Some(extra_info.digests),
-        caches_extra_info: false,
+        caches_extra_info: config.directory.cache && config.directory.extra_infos,
         onion: &keys.onion,
         onion_expires: now + ONION_KEY_LIFETIME,
         dummy_tap: circumstances.dummy_tap_key.then_some(&*keys.tap),
@@ -118,13 +134,12 @@ pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Resu
         exit_policy: &config.exit_policy,
         hidden_service_dir: false,
         contact: config.contact_info.as_deref(),
-        // No directory answers on our ORPort yet.
-        tunnelled_dir_server: false,
+        tunnelled_dir_server: config.directory.cache,
         overload_general: None,
     };
-    let descriptor = Descriptor::build(&facts, &signer)?;
-    netdoc::check_own_documents(&descriptor.text, &extra_info.text, keys.rsa_identity(), now)?;
-    Ok(descriptor.text + &extra_info.text)
+    let server = Descriptor::build(&facts, &signer)?;
+    netdoc::check_own_documents(&server.text, &extra_info.text, keys.rsa_identity(), now)?;
+    Ok(Made { server, extra_info })
 }
 
 /// One document on its way to the authorities.

@@ -14,7 +14,9 @@ use super::memory::Memory;
 use super::publication::{Listing, Publication, Reason};
 use super::publish::{self, Circumstances, Uploads};
 use super::reachability::{self, Reachability};
+use super::stocking;
 use crate::config::Config;
+use crate::dircache::Service;
 use crate::keys::Keys;
 use crate::netdoc::Consensus;
 use crate::traffic::Traffic;
@@ -38,6 +40,7 @@ pub(super) struct Ears {
     pub(super) consensus: watch::Receiver<Option<Arc<Consensus>>>,
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) traffic: Arc<Traffic>,
+    pub(super) service: Arc<Service>,
 }
 
 /// Everything that publishing depends on, and where it stands.
@@ -188,10 +191,13 @@ impl Publishing {
         // Whether it works or not: the same try again a moment later would end alike.
         self.publication.made(now);
         match publish::make(&self.config, &self.keys, &circumstances) {
-            Ok(body) => {
+            Ok(made) => {
+                self.ears
+                    .service
+                    .change(|store| stocking::show_own(store, &made, self.keys.rsa_identity()));
                 tracing::info!("Publishing server descriptor: {}.", reason.text());
                 let (authorities, testing) = (&self.config.authorities, self.config.testing_network);
-                self.uploads = Uploads::begin(body, reason, authorities, testing, now);
+                self.uploads = Uploads::begin(made.body(), reason, authorities, testing, now);
                 self.troubled = false;
             }
             Err(error) if !self.troubled => {
@@ -340,6 +346,7 @@ fn described_alike(one: &Config, other: &Config) -> bool {
             bandwidth,
             my_family,
             authorities,
+            directory,
             ..
         } = config.clone();
         let publish = config.publish_server_descriptor;
@@ -350,6 +357,7 @@ fn described_alike(one: &Config, other: &Config) -> bool {
             bandwidth,
             my_family,
             authorities,
+            (directory.cache, directory.extra_infos),
             publish,
         )
     };

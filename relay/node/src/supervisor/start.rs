@@ -20,6 +20,7 @@ use super::torrc_watch;
 use crate::cli::CommandLine;
 use crate::config::{Config, Listen};
 use crate::crypto_pool::CryptoPool;
+use crate::dircache::Service;
 use crate::directory::{self, DirectoryContext};
 use crate::dns::resolver::{self, BrokenConfig, Resolver};
 use crate::exits::{Rules, tell_rules};
@@ -118,6 +119,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
     check_dns(&config)?;
     let resolver = Resolver::start(config.exits.dns.clone(), Arc::clone(&traffic))?;
     let (report, reports) = mpsc::channel(REPORTS_WAITING_MAX);
+    let service = Arc::new(Service::default());
     let rates = Arc::new(RateLimits::new(Instant::now(), limits_of(&config)));
     let shard = {
         let tell = tell.clone();
@@ -138,6 +140,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
             network: Arc::clone(&network.borrow()),
             link_keys,
             pool: CryptoPool::start(crypto_threads())?,
+            directory: Arc::clone(&service),
             traffic: Arc::clone(&traffic),
             reports: report,
             on_news: Box::new(move |news| _ = tell.send(News::Shard(news))),
@@ -158,7 +161,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
         ports,
         _lock: lock,
     };
-    start_directory(&relay, network, reports, traffic, tell)?;
+    start_directory(&relay, network, reports, service, traffic, tell)?;
     Ok((relay, news))
 }
 
@@ -238,6 +241,7 @@ pub(super) fn settings(config: &Config, keys: &Keys) -> Settings {
             exits: !config.exit_policy.is_reject_all(),
             refuse_unknown_exits: config.exits.refuse_unknown,
             any_printable_name: config.exits.dns.any_printable_name,
+            directory: config.directory.cache,
             ..StreamServices::default()
         },
     }
@@ -267,6 +271,7 @@ fn start_directory(
     relay: &Relay,
     network: watch::Sender<Arc<NetworkView>>,
     reports: mpsc::Receiver<Report>,
+    service: Arc<Service>,
     traffic: Arc<Traffic>,
     tell: Sender<News>,
 ) -> std::io::Result<()> {
@@ -278,6 +283,7 @@ fn start_directory(
         config: relay.config.subscribe(),
         keys: relay.keys.subscribe(),
         network,
+        service,
         reports: heard,
         traffic,
         shutdown: relay.shutdown.subscribe(),

@@ -67,7 +67,10 @@ fn names_mean_what_the_specification_says() {
         (format!("/tor/hs/3/{digest}"), Wanted::OnionService(Some([7; 32]))),
         ("/tor/hs/3/none".to_owned(), Wanted::OnionService(None)),
         ("/tor/keys/odd".to_owned(), Wanted::BadKeys),
-        ("/tor/status-vote/current/consensus/diff/00/AA".to_owned(), Wanted::BadDiff),
+        (
+            "/tor/status-vote/current/consensus/diff/00/AA".to_owned(),
+            Wanted::BadDiff,
+        ),
         ("/tor/status-vote/next/consensus".to_owned(), Wanted::Nothing),
         (
             "/tor/status-vote/current/consensus".to_owned(),
@@ -94,7 +97,10 @@ fn an_upload_waits_for_its_last_byte_and_a_giant_is_refused() {
     let request = parse(format!("{head}abcdef").as_bytes()).unwrap().unwrap();
     assert_eq!(request.wanted, Wanted::PublishOnionService(true));
     assert_eq!(request.body, b"abcd");
-    let giant = format!("POST /tor/hs/3/publish HTTP/1.0\r\nContent-Length: {}\r\n\r\n", u64::MAX);
+    let giant = format!(
+        "POST /tor/hs/3/publish HTTP/1.0\r\nContent-Length: {}\r\n\r\n",
+        u64::MAX
+    );
     assert_eq!(parse(giant.as_bytes()), Err(BadRequest::TooLong));
 }
 

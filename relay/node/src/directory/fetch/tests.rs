@@ -44,7 +44,13 @@ async fn server(consensus: &'static str) -> TestServer {
 }
 
 fn open(server: &TestServer, cache: &Path) -> Directory {
-    Directory::open(authorities(server), Vec::new(), Cache::new(cache), then())
+    Directory::open(
+        authorities(server),
+        Vec::new(),
+        Cache::new(cache),
+        Keeps::default(),
+        then(),
+    )
 }
 
 #[tokio::test]
@@ -62,7 +68,7 @@ async fn a_relay_that_knows_only_the_authorities_learns_the_network() {
 
     assert!(directory.fetch_consensus(then()).await.unwrap());
     assert_eq!(directory.microdescriptors_missing(), 5);
-    assert_eq!(directory.fetch_microdescriptors().await, 5);
+    assert_eq!(directory.fetch_microdescriptors(then()).await, 5);
 
     let view = directory.view();
     assert_eq!(view.relays.len(), 5);
@@ -76,7 +82,7 @@ async fn a_restart_begins_where_the_cache_left_off() {
     let (server, room) = (server(CONSENSUS).await, tempfile::tempdir().unwrap());
     let mut directory = open(&server, room.path());
     directory.fetch_consensus(then()).await.unwrap();
-    directory.fetch_microdescriptors().await;
+    directory.fetch_microdescriptors(then()).await;
     let asked = server.requests().len();
 
     let again = open(&server, room.path());
@@ -86,9 +92,15 @@ async fn a_restart_begins_where_the_cache_left_off() {
     assert_eq!(server.requests().len(), asked);
     let too_late = then() + Duration::from_secs(3600);
     assert!(
-        Directory::open(authorities(&server), Vec::new(), Cache::new(room.path()), too_late)
-            .consensus()
-            .is_none()
+        Directory::open(
+            authorities(&server),
+            Vec::new(),
+            Cache::new(room.path()),
+            Keeps::default(),
+            too_late
+        )
+        .consensus()
+        .is_none()
     );
 }
 
@@ -111,7 +123,7 @@ async fn a_liar_is_not_believed_and_nothing_of_his_is_kept() {
         Err(FetchError::Refused(_))
     ));
     assert!(directory.consensus().is_none());
-    assert_eq!(Cache::new(room.path()).consensus(), "");
+    assert_eq!(Cache::new(room.path()).read(Name::Consensus), "");
     assert_eq!(
         server
             .requests()

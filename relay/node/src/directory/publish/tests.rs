@@ -62,17 +62,27 @@ fn what_we_would_upload_stands_up_to_a_stranger() {
     let room = tempfile::tempdir().unwrap();
     let (config, keys) = relay(room.path());
 
-    let body = make(&config, &keys, &circumstances()).unwrap();
+    let body = make(&config, &keys, &circumstances()).unwrap().body();
 
     assert!(body.starts_with("router r9 127.9.1.1 9001 0 0\n"));
-    assert!(body.contains(&format!("\nproto {}\n", protocols::SPOKEN)));
+    assert!(body.contains(&format!("\nproto {}\n", protocols::spoken(&config))));
+    assert!(body.contains("\ntunnelled-dir-server\n") && body.contains(" DirCache=2 "));
     assert!(body.contains("\nonion-key\n") && body.contains("\nextra-info r9 "));
     let without_tap = Circumstances {
         dummy_tap_key: false,
         ..circumstances()
     };
-    let body = make(&config, &keys, &without_tap).unwrap();
+    let body = make(&config, &keys, &without_tap).unwrap().body();
     assert!(!body.contains("\nonion-key\n") && !body.contains("\nonion-key-crosscert\n"));
+}
+
+#[test]
+fn who_is_no_directory_cache_does_not_say_so() {
+    let room = tempfile::tempdir().unwrap();
+    let (mut config, keys) = relay(room.path());
+    config.directory.cache = false;
+    let body = make(&config, &keys, &circumstances()).unwrap().body();
+    assert!(!body.contains("tunnelled-dir-server") && !body.contains("DirCache"));
 }
 
 #[test]
@@ -155,7 +165,7 @@ fn a_members_descriptor_carries_its_familys_certificate_and_list() {
     let (good, expired) = (cert(30), cert(0));
     keys.family_word.certs = vec![good, expired];
     keys.family_word.members = vec![relay_formats::fingerprint::RsaIdentity([7; 20])];
-    let body = make(&config, &keys, &circumstances()).unwrap();
+    let body = make(&config, &keys, &circumstances()).unwrap().body();
     assert_eq!(body.matches("\nfamily-cert\n-----BEGIN FAMILY CERT-----").count(), 1);
     assert!(body.contains(&format!("${}", "07".repeat(20))), "{body}");
 }

@@ -69,6 +69,7 @@ impl Driver {
             self.deadlines.remove(&(deadline, name));
             self.lose(name);
         }
+        self.sweep_directory();
         if self.engine.deadline().is_some_and(|deadline| deadline <= now) {
             self.tell(Input::Timeout);
         }

@@ -1,8 +1,8 @@
 //! The shard's round: sockets, mailbox and deadlines in, the engine told, its wishes done.
 //!
 //! One file a duty: `links` begins links, `reading` and `writing` move their bytes, `pacing` says who may, `ends` ends
-//! them; `effects` is the engine's door, `streams` its words for streams, `exits` those that leave the network here, `mail`
-//! what other threads say.
+//! them; `effects` is the engine's door, `streams` its words for streams, `exits` those that leave the network here,
+//! `directory` those that ask for documents, `mail` what other threads say.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::ErrorKind;
@@ -24,12 +24,14 @@ use tokio::sync::mpsc;
 
 use super::mailbox::{Mailbox, Order};
 use crate::crypto_pool::CryptoPool;
+use crate::dircache::Service;
 use crate::link::Link;
 use crate::link_keys::LinkKeys;
 use crate::rate::RateLimits;
 use crate::tls::Session;
 use crate::traffic::Traffic;
 
+mod directory;
 mod effects;
 mod ends;
 mod exits;
@@ -88,6 +90,8 @@ pub struct ShardStart {
     pub link_keys: Arc<LinkKeys>,
     /// Where public-key work goes.
     pub pool: CryptoPool,
+    /// The directory server, which all shards share.
+    pub directory: Arc<Service>,
     /// Where the bytes of all links are counted.
     pub traffic: Arc<Traffic>,
     /// Where the engine's reports go; full means that the oldest news is enough.
@@ -162,6 +166,7 @@ struct Driver {
     /// When they may try again; none while nobody waits.
     refill_at: Option<Duration>,
     exits: Exits,
+    directory: directory::DirectoryStreams,
     retiring: bool,
     quiet_said: bool,
     stopping: bool,
@@ -192,6 +197,7 @@ impl Driver {
             dry_reads: Dry::default(),
             dry_writes: Dry::default(),
             refill_at: None,
+            directory: directory::DirectoryStreams::default(),
             retiring: false,
             quiet_said: false,
             stopping: false,
@@ -252,7 +258,8 @@ impl Driver {
         }
         let ours = self.deadlines.first().map(|(deadline, _)| *deadline);
         let exits = self.exits.next_deadline();
-        let next = [self.engine.deadline(), ours, exits, self.accept_again, self.refill_at]
+        let (directory, engine) = (self.directory.deadline(), self.engine.deadline());
+        let next = [engine, ours, exits, directory, self.accept_again, self.refill_at]
             .into_iter()
             .flatten()
             .min()?;

@@ -1,7 +1,6 @@
 //! The engine's words for streams: which of the places that serve them each one is for.
 
-use relay_engine::door::{Effect, Input, Refusal};
-use relay_wire::relay_cells::EndReason;
+use relay_engine::door::Effect;
 
 use super::Driver;
 
@@ -11,11 +10,12 @@ impl Driver {
         match effect {
             Effect::OpenStream { stream, target } => self.open_exit(stream, target),
             Effect::Resolve { stream, question } => self.resolve(stream, question),
-            // Not asked for: our settings do not allow it yet.
-            Effect::OpenDirectory { stream, .. } => {
-                let refusal = Refusal::Reason(EndReason::NotDirectory);
-                self.hand_over(Input::StreamRefused { stream, refusal });
+            Effect::OpenDirectory { stream, asker } => self.open_directory(stream, asker),
+            Effect::ReadStream { stream, bytes_max } if self.directory.has(stream) => {
+                self.read_answer(stream, bytes_max);
             }
+            Effect::StreamWantsWrite { stream } if self.directory.has(stream) => self.hear_request(stream),
+            Effect::CloseStream { stream, .. } if self.directory.has(stream) => self.close_directory(stream),
             Effect::ReadStream { stream, bytes_max } => self.read_exit(stream, bytes_max),
             Effect::StreamWantsWrite { stream } => self.exit_wants_write(stream),
             Effect::CloseStream { stream, rest } => self.close_exit(stream, rest),
