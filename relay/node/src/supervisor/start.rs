@@ -242,7 +242,6 @@ pub(super) fn settings(config: &Config, keys: &Keys) -> Settings {
             refuse_unknown_exits: config.exits.refuse_unknown,
             any_printable_name: config.exits.dns.any_printable_name,
             directory: config.directory.cache,
-            ..StreamServices::default()
         },
     }
 }
