@@ -10,6 +10,7 @@ pub mod document;
 pub mod ed25519_key;
 pub mod exit_policy;
 pub mod extra_info;
+pub mod facts;
 pub mod family_bundle;
 pub mod fingerprint;
 pub mod key_file;

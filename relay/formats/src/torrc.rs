@@ -11,6 +11,7 @@ mod options;
 mod ports;
 mod rates;
 mod reading;
+mod services;
 mod values;
 
 use std::fmt;
@@ -20,7 +21,9 @@ use std::time::Duration;
 
 pub use exits::{Exits, ServerDns};
 pub use ports::{AdvertisedAddress, DirAuthority, Families, LogDestination, LogLine, OrPort, Severity};
+pub use services::ServicePort;
 
+use crate::exit_policy::Rule;
 use crate::fingerprint::{Ed25519Identity, RsaIdentity};
 use crate::nickname::Nickname;
 
@@ -143,6 +146,14 @@ pub struct Torrc {
     pub offline_master_key: bool,
     /// `SigningKeyLifetime`; 30 days without one, 2 days at least.
     pub signing_key_lifetime: Duration,
+    /// `MetricsPort` lines.
+    pub metrics_ports: Vec<ServicePort>,
+    /// `MetricsPortPolicy` lines: the first that names an address decides about it; without one it may not read.
+    pub metrics_policy: Vec<Rule>,
+    /// `StatusPort` lines: probes for everybody, facts for who has the token.
+    pub status_ports: Vec<ServicePort>,
+    /// `StatusTokenFile`: the token stands in there. Without one nobody gets the facts.
+    pub status_token_file: Option<PathBuf>,
     /// What was taken without effect, and other things the owner should know.
     pub warnings: Vec<TorrcError>,
 }

@@ -1,4 +1,4 @@
-//! Every option that C tor 0.4.9.11 knows, and what becomes of it here.
+//! Every option that C tor 0.4.9.11 knows, and what becomes of it here; and the few that only we know.
 
 /// What becomes of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,7 +64,7 @@ fn distance(one: &str, other: &str) -> usize {
 }
 
 const LISTS: &str = "Address DirAuthority FamilyId Log MyFamily ORPort OutboundBindAddress OutboundBindAddressOR
-    OutboundBindAddressExit ExitPolicy MetricsPort MetricsPortPolicy ControlPort ControlSocket SocksPort DNSPort TransPort NATDPort
+    OutboundBindAddressExit ExitPolicy MetricsPort MetricsPortPolicy StatusPort ControlPort ControlSocket SocksPort DNSPort TransPort NATDPort
     HTTPTunnelPort ExtORPort DirPort HashedControlPassword";
 
 const CLIENT: Fate = Fate::WithoutEffect("only a client uses it");
@@ -72,10 +72,11 @@ const AUTHORITY: Fate = Fate::WithoutEffect("only a directory authority uses it"
 const TUNING: Fate = Fate::WithoutEffect("what it tunes is not built yet");
 
 /// Ours: C tor refuses a torrc that has them.
-const OURS: &str = "FamilyDirectory SigningKeyDirectory";
+const OURS: &str = "FamilyDirectory SigningKeyDirectory StatusPort StatusTokenFile";
 
 const TABLE: &[(Fate, &str)] = &[
     (Fate::Honoured, OURS),
+    (Fate::Honoured, "MetricsPort MetricsPortPolicy"),
     (
         Fate::Honoured,
         "Address AddressDisableIPv6 AssumeReachable AssumeReachableIPv6 BandwidthBurst BandwidthRate CacheDirectory
@@ -97,14 +98,6 @@ const TABLE: &[(Fate, &str)] = &[
         "ControlPortFileGroupReadable ControlPortWriteToFile ControlSocketsGroupWritable CookieAuthentication
         CookieAuthFile CookieAuthFileGroupReadable HashedControlPassword __HashedControlSessionPassword
         TestingEnableCellStatsEvent TestingEnableConnBwEvent __LeaveStreamsUnattached",
-    ),
-    (
-        Fate::OffOutsideTests("the metrics port is not built yet"),
-        "MetricsPort __MetricsPort",
-    ),
-    (
-        Fate::WithoutEffect("the metrics port is not built yet"),
-        "MetricsPortPolicy",
     ),
     (
         Fate::OffOnly("this program is a relay and opens no ports for clients"),
@@ -274,7 +267,7 @@ const TABLE: &[(Fate, &str)] = &[
         Fate::WithoutEffect("obsolete in C tor too"),
         "AccelDir AccelName HardwareAccel",
     ),
-    (Fate::NotBuilt("use ORPort"), "__ORPort"),
+    (Fate::NotBuilt("use the option without __"), "__ORPort __MetricsPort"),
 ];
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub(super) fn or_port(text: &str) -> Result<Option<OrPort>, String> {
     }))
 }
 
-fn address_and_port(text: &str) -> Result<(Option<IpAddr>, Option<u16>), String> {
+pub(super) fn address_and_port(text: &str) -> Result<(Option<IpAddr>, Option<u16>), String> {
     let (address, port) = match text.rsplit_once(':') {
         Some((address, port)) => (Some(address), port),
         // A bare IP address: C tor listens there on its default port; rather a clear error than a guess.

@@ -181,6 +181,10 @@ impl Reading {
             signing_key_lifetime: self
                 .last("SigningKeyLifetime", signing_key_lifetime)
                 .unwrap_or(30 * DAY),
+            metrics_ports: self.metrics_ports(),
+            metrics_policy: self.metrics_policy(),
+            status_ports: self.status_ports(),
+            status_token_file: self.last("StatusTokenFile", text).map(Into::into),
             warnings: Vec::new(),
         }
     }

@@ -78,7 +78,6 @@ fn what_is_not_built_is_refused_unless_it_is_off() {
         "AccountingMax 1 GB",
         "ControlPort 9051",
         "DirPort 9030",
-        "MetricsPort 9035",
         "SocksPort 9050",
         "HiddenServiceDir /x",
         "DoSConnectionEnabled 1",
@@ -353,11 +352,11 @@ fn a_slot_of_a_private_network_is_taken() {
     assert_eq!((torrc.dir_authorities.len(), torrc.shutdown_wait), (2, Duration::ZERO));
     assert_eq!(torrc.or_ports[0].address, Some("127.5.1.1".parse().unwrap()));
     assert_eq!(torrc.contact_info.as_deref(), Some("r2@example.invalid"));
-    let told = warnings(&torrc);
-    assert!(
-        told[0].contains("MetricsPort changes nothing: the metrics port is not built yet"),
-        "{told:?}"
+    assert_eq!(
+        (torrc.metrics_ports[0].port, torrc.metrics_policy.len()),
+        (Some(9035), 1)
     );
+    assert_eq!(warnings(&torrc), Vec::<String>::new());
 }
 
 /// What a C tor relay of the same network is given.
