@@ -385,6 +385,57 @@ pub struct Tally {
 }
 }
 
+impl std::ops::AddAssign<&Tally> for Tally {
+    /// Joins what two shards have counted.
+    fn add_assign(&mut self, other: &Tally) {
+        // No `..`: a new count does not compile until it is joined too.
+        let Tally {
+            circuits_open,
+            channels_relay_open,
+            channels_client_open,
+            cells_relayed,
+            onionskins_fast,
+            onionskins_ntor,
+            onionskins_ntor_v3,
+            onionskins_dropped,
+            onionskins_ntor_dropped,
+            destroy_cells,
+            protocol_violations,
+            drop_cells,
+            streams_open,
+            streams_begun,
+            streams_directory,
+            streams_resolve,
+            xon_sent,
+            xoff_sent,
+            congestion_circuits_opened,
+            congestion_circuits_closed,
+            stray_stream_cells,
+        } = other;
+        self.circuits_open += circuits_open;
+        self.channels_relay_open += channels_relay_open;
+        self.channels_client_open += channels_client_open;
+        self.cells_relayed += cells_relayed;
+        self.onionskins_fast += onionskins_fast;
+        self.onionskins_ntor += onionskins_ntor;
+        self.onionskins_ntor_v3 += onionskins_ntor_v3;
+        self.onionskins_dropped += onionskins_dropped;
+        self.onionskins_ntor_dropped += onionskins_ntor_dropped;
+        self.destroy_cells += destroy_cells;
+        self.protocol_violations += protocol_violations;
+        self.drop_cells += drop_cells;
+        self.streams_open += streams_open;
+        self.streams_begun += streams_begun;
+        self.streams_directory += streams_directory;
+        self.streams_resolve += streams_resolve;
+        self.xon_sent += xon_sent;
+        self.xoff_sent += xoff_sent;
+        self.congestion_circuits_opened += congestion_circuits_opened;
+        self.congestion_circuits_closed += congestion_circuits_closed;
+        self.stray_stream_cells += stray_stream_cells;
+    }
+}
+
 /// The time as an input sees it: the steady clock for durations, the wall clock for certificates and documents.
 #[derive(Clone, Copy, Debug)]
 pub struct Now {

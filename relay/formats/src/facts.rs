@@ -149,6 +149,9 @@ pub struct Family {
     /// Its public key: base64 without padding.
     #[serde(with = "as_text")]
     pub id: Ed25519Identity,
+    /// When the certificate that the family's keeper gave us ends; absent where we hold the family's key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
 }
 
 /// A descriptor that the relay has made.

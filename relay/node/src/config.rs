@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_formats::exit_policy::ExitPolicy;
+use relay_formats::exit_policy::{Action, ExitPolicy, Rule};
 use relay_formats::fingerprint::RsaIdentity;
 use relay_formats::nickname::Nickname;
-use relay_formats::torrc::{Bandwidth, DirAuthority, DirectoryOptions, Exits, FamilyIds, LogLine, Torrc};
+use relay_formats::torrc::{Bandwidth, DirAuthority, DirectoryOptions, Exits, FamilyIds, LogLine, ServicePort, Torrc};
 
 pub(crate) use addresses::is_public;
 pub use addresses::{AddressError, Listen, advertised, listen};
@@ -81,6 +81,14 @@ pub struct Config {
     pub logs: Vec<LogLine>,
     /// torrc `MyFamily`.
     pub my_family: Vec<RsaIdentity>,
+    /// torrc `MetricsPort`.
+    pub metrics_ports: Vec<ServicePort>,
+    /// torrc `MetricsPortPolicy`.
+    pub metrics_policy: Vec<Rule>,
+    /// torrc `StatusPort`.
+    pub status_ports: Vec<ServicePort>,
+    /// torrc `StatusTokenFile`.
+    pub status_token_file: Option<PathBuf>,
 }
 
 /// Why a torrc, though well written, makes no relay.
@@ -149,12 +157,24 @@ impl Config {
             user: torrc.user.clone().map(right_user).transpose()?,
             logs: torrc.logs.clone(),
             my_family: torrc.my_family.clone(),
+            metrics_ports: torrc.metrics_ports.clone(),
+            metrics_policy: torrc.metrics_policy.clone(),
+            status_ports: torrc.status_ports.clone(),
+            status_token_file: torrc.status_token_file.clone(),
             authorities: authorities(&torrc.dir_authorities)?,
             directory: torrc.directory.clone(),
             publish_server_descriptor: torrc.publish_server_descriptor,
             bandwidth: torrc.bandwidth,
             count_private_bandwidth: torrc.count_private_bandwidth,
         })
+    }
+
+    /// Whether a connection from `address` may read the metrics. As in C tor the ports of the policy's entries do not count,
+    /// and whom no entry names may not.
+    pub fn may_read_metrics(&self, address: IpAddr) -> bool {
+        let mut rules = self.metrics_policy.iter();
+        let decides = rules.find(|rule| rule.network.contains(address.to_canonical()));
+        decides.is_some_and(|rule| rule.action == Action::Accept)
     }
 
     /// What loading the keys needs to know.
@@ -184,6 +204,8 @@ impl Config {
             outbound_bind: self.outbound_bind.clone(),
             user: self.user.clone(),
             testing_network: self.testing_network,
+            metrics_ports: self.metrics_ports.clone(),
+            status_ports: self.status_ports.clone(),
             ..next
         }
     }
@@ -201,6 +223,8 @@ impl Config {
             ("ORPort", self.listen != next.listen),
             ("OutboundBindAddress", self.outbound_bind != next.outbound_bind),
             ("User", self.user != next.user),
+            ("MetricsPort", self.metrics_ports != next.metrics_ports),
+            ("StatusPort", self.status_ports != next.status_ports),
             ("TestingTorNetwork", self.testing_network != next.testing_network),
         ];
         checks

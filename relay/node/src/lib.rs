@@ -1,5 +1,6 @@
 //! The relay process around the engine: sockets, TLS, files, threads. `main.rs` only starts it.
 
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod crypto_pool;
@@ -18,6 +19,7 @@ pub mod rate;
 pub mod reports;
 pub mod shards;
 pub mod startup;
+pub mod status;
 pub mod supervisor;
 pub mod tls;
 pub mod traffic;

@@ -25,7 +25,7 @@ use tor_llcrypto::pk::rsa;
 use tor_netdoc::AllowAnnotations;
 use tor_netdoc::doc::authcert::AuthCert;
 use tor_netdoc::doc::microdesc::MicrodescReader;
-use tor_netdoc::doc::netstatus::MdConsensus;
+use tor_netdoc::doc::netstatus::{MdConsensus, RelayWeight};
 use tor_netdoc::doc::routerdesc::RouterDescUnverified;
 use tor_netdoc::parse2::{ParseInput, parse_netdoc};
 use tor_netdoc::types::relay_flags::RelayFlag;
@@ -120,6 +120,42 @@ pub struct ListedRelay {
     pub running: bool,
     /// Flag `StaleDesc`: its descriptor is older than 18 hours.
     pub stale_descriptor: bool,
+    /// All its flags that we know the names of.
+    pub flags: ListedFlags,
+    /// Consensus weight, kilobytes a second.
+    pub weight: u32,
+    /// Whether bandwidth authorities have measured it.
+    pub measured: bool,
+}
+
+/// Flags of one relay, as bits of [`FLAG_NAMES`].
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct ListedFlags(u16);
+
+/// In the order of the alphabet, as consensuses have them.
+const FLAG_NAMES: [(RelayFlag, &str); 13] = [
+    (RelayFlag::Authority, "Authority"),
+    (RelayFlag::BadExit, "BadExit"),
+    (RelayFlag::Exit, "Exit"),
+    (RelayFlag::Fast, "Fast"),
+    (RelayFlag::Guard, "Guard"),
+    (RelayFlag::HSDir, "HSDir"),
+    (RelayFlag::MiddleOnly, "MiddleOnly"),
+    (RelayFlag::NoEdConsensus, "NoEdConsensus"),
+    (RelayFlag::Running, "Running"),
+    (RelayFlag::Stable, "Stable"),
+    (RelayFlag::StaleDesc, "StaleDesc"),
+    (RelayFlag::V2Dir, "V2Dir"),
+    (RelayFlag::Valid, "Valid"),
+];
+
+impl ListedFlags {
+    /// Their names, in the order of the alphabet.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        let bits = (0..).zip(FLAG_NAMES);
+        bits.filter(move |(bit, _)| self.0 >> bit & 1 == 1)
+            .map(|(_, (_, name))| name)
+    }
 }
 
 /// A consensus, microdescriptor flavour: signed by a majority of the authorities that we trust, and timely when verified.
@@ -156,6 +192,17 @@ fn compile(theirs: &MdConsensus, signers: Vec<RsaIdentity>) -> Consensus {
         microdescriptor: *relay.md_digest(),
         running: relay.flags().contains(RelayFlag::Running),
         stale_descriptor: relay.flags().contains(RelayFlag::StaleDesc),
+        flags: ListedFlags(
+            (0..)
+                .zip(FLAG_NAMES)
+                .filter(|(_, (flag, _))| relay.flags().contains(*flag))
+                .fold(0, |bits, (bit, _)| bits | 1 << bit),
+        ),
+        weight: match relay.weight() {
+            RelayWeight::Measured(weight) | RelayWeight::Unmeasured(weight) => *weight,
+            _ => 0,
+        },
+        measured: matches!(relay.weight(), RelayWeight::Measured(_)),
     });
     Consensus {
         lifetime: lifetime(theirs.lifetime()),

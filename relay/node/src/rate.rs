@@ -19,6 +19,9 @@ pub const REFILL_EVERY: Duration = Duration::from_millis(100);
 /// in the bucket nobody has a turn.
 pub const SHARE_BYTES_MIN: u64 = 4 * 514;
 
+/// How often an empty bucket counts.
+const REACHED_EVERY: Duration = Duration::from_secs(60);
+
 /// One connection gets no more than this part of what is there (C tor has the same).
 const SHARE_DIVISOR: u64 = 8;
 
@@ -50,6 +53,24 @@ struct Buckets {
     count_private: bool,
     read: Pair,
     write: Pair,
+    read_reached: Reached,
+    write_reached: Reached,
+}
+
+/// How often a bucket was found empty: once a minute at most, as C tor counts it (`rep_hist_note_overload`).
+#[derive(Default)]
+struct Reached {
+    times: u64,
+    counted: Option<Duration>,
+}
+
+impl Reached {
+    fn note(&mut self, now: Duration) {
+        if self.counted.is_none_or(|before| now >= before + REACHED_EVERY) {
+            self.times += 1;
+            self.counted = Some(now);
+        }
+    }
 }
 
 impl RateLimits {
@@ -59,6 +80,8 @@ impl RateLimits {
             count_private: limits.count_private,
             read: Pair::new(limits.bandwidth),
             write: Pair::new(limits.bandwidth),
+            read_reached: Reached::default(),
+            write_reached: Reached::default(),
         };
         Self {
             born,
@@ -114,7 +137,11 @@ impl RateLimits {
         let now = self.step(now);
         let mut buckets = self.buckets();
         if buckets.counts(peer) {
-            buckets.pair(way).take(now, bytes as u64);
+            let pair = buckets.pair(way);
+            pair.take(now, bytes as u64);
+            if pair.available(now) == 0 {
+                buckets.reached(way).note(now);
+            }
         }
     }
 
@@ -123,8 +150,17 @@ impl RateLimits {
         let now = self.step(now);
         let mut buckets = self.buckets();
         if buckets.counts(peer) {
-            buckets.pair(way).all.take(now, bytes as u64);
+            let all = &mut buckets.pair(way).all;
+            all.take(now, bytes as u64);
+            if all.available(now) == 0 {
+                buckets.reached(way).note(now);
+            }
         }
+    }
+
+    /// Minutes in which the relay's rate was reached that way.
+    pub fn times_reached(&self, way: Way) -> u64 {
+        self.buckets().reached(way).times
     }
 
     /// When the buckets are refilled next.
@@ -150,6 +186,13 @@ impl Buckets {
         match way {
             Way::Read => &mut self.read,
             Way::Write => &mut self.write,
+        }
+    }
+
+    fn reached(&mut self, way: Way) -> &mut Reached {
+        match way {
+            Way::Read => &mut self.read_reached,
+            Way::Write => &mut self.write_reached,
         }
     }
 

@@ -73,7 +73,7 @@ fn supervise(line: &CommandLine, relay: &mut Relay, news: &Receiver<News>) -> Ex
 
 /// Stops taking connections and circuits, and waits for the open ones: in a pod SIGTERM comes first, so it does what
 /// SIGINT does to C tor.
-fn retire(relay: &Relay, news: &Receiver<News>, signal: news::Signal) -> Ending {
+fn retire(relay: &mut Relay, news: &Receiver<News>, signal: news::Signal) -> Ending {
     if signal == news::Signal::Terminate {
         tracing::info!("Catching signal TERM, exiting cleanly.");
     }
@@ -83,6 +83,8 @@ fn retire(relay: &Relay, news: &Receiver<News>, signal: news::Signal) -> Ending 
          exit now.",
         wait.as_secs()
     );
+    relay.board.note_retiring();
+    relay.listening.clear();
     relay.shards.iter().for_each(|shard| shard.post(Order::Retire));
     let until = Instant::now() + wait;
     let mut busy = relay.shards.len();

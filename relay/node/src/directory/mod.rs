@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Config;
 use crate::dircache::Service;
 use crate::keys::Keys;
+use crate::status::Board;
 use crate::traffic::Traffic;
 use fetching::Told;
 use publishing::{Ears, Publishing};
@@ -52,6 +53,8 @@ pub struct DirectoryContext {
     pub reports: mpsc::Receiver<Report>,
     /// Bytes that went over our links.
     pub traffic: Arc<Traffic>,
+    /// Where it writes what the owner may want to know.
+    pub board: Arc<Board>,
     /// Turns `true` when the relay is about to stop.
     pub shutdown: watch::Receiver<bool>,
 }
@@ -65,6 +68,7 @@ pub async fn run(context: DirectoryContext) {
         service,
         reports,
         traffic,
+        board,
         mut shutdown,
     } = context;
     let (news, consensus) = watch::channel(None);
@@ -75,6 +79,7 @@ pub async fn run(context: DirectoryContext) {
         reports,
         traffic,
         service: Arc::clone(&service),
+        board,
     };
     let (stock, in_stock) = watch::channel(Arc::default());
     let told = Told { network, news, stock };

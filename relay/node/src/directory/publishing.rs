@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use relay_engine::door::Report;
+use relay_formats::facts::Reachable;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
@@ -19,6 +20,7 @@ use crate::config::Config;
 use crate::dircache::Service;
 use crate::keys::Keys;
 use crate::netdoc::Consensus;
+use crate::status::Board;
 use crate::traffic::Traffic;
 
 /// How often the process looks whether a descriptor is due (C tor, `CHECK_DESCRIPTOR_INTERVAL`).
@@ -41,6 +43,7 @@ pub(super) struct Ears {
     pub(super) reports: mpsc::Receiver<Report>,
     pub(super) traffic: Arc<Traffic>,
     pub(super) service: Arc<Service>,
+    pub(super) board: Arc<Board>,
 }
 
 /// Everything that publishing depends on, and where it stands.
@@ -87,6 +90,7 @@ impl Publishing {
             ears,
         };
         publishing.announce_tests();
+        publishing.tell_board();
         publishing
     }
 
@@ -121,6 +125,7 @@ impl Publishing {
                 },
             }
             look_at = tokio::time::Instant::now() + self.look(SystemTime::now()).await;
+            self.ears.board.note_addresses(self.told_addresses());
         }
     }
 
@@ -151,6 +156,7 @@ impl Publishing {
             self.make_if_due(now);
             if self.uploads.next().is_some_and(|at| at <= now) {
                 let taken = self.uploads.run(&self.config.outbound_bind, now).await;
+                self.ears.board.note_accepted(taken, SystemTime::now());
                 self.say_taken(taken);
             }
         }
@@ -197,6 +203,9 @@ impl Publishing {
                     .change(|store| stocking::show_own(store, &made, self.keys.rsa_identity()));
                 tracing::info!("Publishing server descriptor: {}.", reason.text());
                 let (authorities, testing) = (&self.config.authorities, self.config.testing_network);
+                let voting = authorities.iter().filter(|one| one.v3_identity.is_some()).count();
+                let digest = hex::encode_upper(made.server.sha1);
+                self.ears.board.note_descriptor(digest, now, false, voting);
                 self.uploads = Uploads::begin(made.body(), reason, authorities, testing, now);
                 self.troubled = false;
             }
@@ -206,6 +215,19 @@ impl Publishing {
             }
             Err(error) => tracing::debug!("Not publishing: {error}"),
         }
+    }
+
+    fn told_addresses(&self) -> impl Iterator<Item = (SocketAddr, Reachable)> {
+        self.reachability.told().map(|(address, reachable)| match reachable {
+            Reachable::Unknown if self.assumes(&address) => (address, Reachable::Assumed),
+            _ => (address, reachable),
+        })
+    }
+
+    fn tell_board(&self) {
+        let us = self.keys.rsa_identity();
+        self.ears.board.note_consensus(self.consensus.as_deref(), us);
+        self.ears.board.note_addresses(self.told_addresses());
     }
 
     fn listing(&self) -> Listing {
@@ -328,6 +350,7 @@ impl Publishing {
 
     fn on_consensus(&mut self) {
         self.consensus = self.ears.consensus.borrow_and_update().clone();
+        self.tell_board();
         let dummy_tap_key = self.parameter("publish-dummy-tap-key", 1) == 1;
         if dummy_tap_key != self.dummy_tap_key {
             self.dummy_tap_key = dummy_tap_key;

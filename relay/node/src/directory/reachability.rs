@@ -8,6 +8,8 @@
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
+use relay_formats::facts::Reachable;
+
 /// How often an address that nobody has reached is tried (C tor tests every minute at first).
 pub const TRY_EVERY: Duration = Duration::from_secs(60);
 
@@ -75,6 +77,19 @@ impl Reachability {
         }
         self.complain_at = now + COMPLAIN_EVERY;
         self.untested()
+    }
+
+    /// What is known of each, for the owner.
+    pub fn told(&self) -> impl Iterator<Item = (SocketAddr, Reachable)> {
+        self.addresses.iter().map(|(address, sign)| {
+            let reachable = match sign {
+                Sign::Nothing => Reachable::Unknown,
+                Sign::Assumed => Reachable::Assumed,
+                Sign::ConnectedFromHere => Reachable::FromHere,
+                Sign::ReachedFromOutside => Reachable::FromOutside,
+            };
+            (*address, reachable)
+        })
     }
 
     fn learn(&mut self, address: SocketAddr, sign: Sign) -> bool {

@@ -15,8 +15,6 @@ pub enum Kind {
     Or,
     /// Carries a stream to its destination.
     Exit,
-    /// Asks a directory authority, or is asked as a directory.
-    Directory,
     /// Listens on a MetricsPort.
     MetricsListener,
     /// Somebody reads the metrics.
@@ -25,11 +23,10 @@ pub enum Kind {
 
 impl Kind {
     /// All of them, in C tor's order.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 5] = [
         Self::OrListener,
         Self::Or,
         Self::Exit,
-        Self::Directory,
         Self::MetricsListener,
         Self::Metrics,
     ];
@@ -40,7 +37,6 @@ impl Kind {
             Self::OrListener => "OR listener",
             Self::Or => "OR",
             Self::Exit => "Exit",
-            Self::Directory => "Directory",
             Self::MetricsListener => "Metrics listener",
             Self::Metrics => "Metrics",
         }
@@ -254,10 +250,6 @@ impl DnsCounts {
 /// Signs that the relay is asked for more than it has.
 #[derive(Debug, Default)]
 pub struct LoadCounts {
-    /// Times that the read bucket of the whole relay was found empty.
-    pub read_limit_reached: AtomicU64,
-    /// Times that the write bucket was.
-    pub write_limit_reached: AtomicU64,
     /// Times that a connection failed for want of local ports (EADDRNOTAVAIL).
     pub tcp_ports_exhausted: AtomicU64,
     /// Times that there was no file descriptor left (EMFILE, ENFILE).

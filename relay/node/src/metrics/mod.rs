@@ -4,4 +4,6 @@
 //! count and writes C tor's series, as `docs/reference/metrics.md` lists them. What is not known is left out: a 0 says
 //! that nothing happened. No label has a value that came over the network.
 
+pub mod collect;
 pub mod counters;
+pub mod exposition;

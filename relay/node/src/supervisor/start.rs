@@ -17,6 +17,7 @@ use x25519_dalek::PublicKey;
 
 use super::news::{News, listen_for_signals};
 use super::torrc_watch;
+use crate::admin::{self, Admin, BindError};
 use crate::cli::CommandLine;
 use crate::config::{Config, Listen};
 use crate::crypto_pool::CryptoPool;
@@ -29,10 +30,12 @@ use crate::limits;
 use crate::link;
 use crate::link_keys::{LinkKeys, LinkKeysError};
 use crate::logging::LogHandle;
+use crate::metrics::counters::{Began, Kind, OpenConnection};
 use crate::rate::{Limits, RateLimits};
 use crate::reports;
 use crate::shards::{self, ExitStart, Mailbox, Order, ShardStart};
 use crate::startup::{self, StartError};
+use crate::status::Board;
 use crate::traffic::Traffic;
 use crate::user::{self, UserError};
 
@@ -54,6 +57,10 @@ pub(super) struct Relay {
     pub(super) rates: Arc<RateLimits>,
     /// Who asks the DNS for streams that leave here.
     pub(super) resolver: Resolver,
+    /// What the owner may want to know.
+    pub(super) board: Arc<Board>,
+    /// Its OR listeners among the open connections.
+    pub(super) listening: Vec<OpenConnection>,
     pub(super) log: LogHandle,
     /// The port of each ORPort line, `auto` resolved.
     pub(super) ports: Vec<u16>,
@@ -75,6 +82,9 @@ pub(super) enum UpError {
         /// What the system says.
         error: std::io::Error,
     },
+    /// A port for the owner.
+    #[error(transparent)]
+    BindForOwner(#[from] BindError),
     /// Not the user that torrc wants.
     #[error(transparent)]
     User(#[from] UserError),
@@ -101,6 +111,8 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
     tracing::info!("{}", startup::version_text().trim_end());
     let links_max = limits::room_for_links();
     let (listeners, ports) = open_listeners(&torrc, &config)?;
+    let traffic = Arc::new(Traffic::default());
+    let for_the_owner = admin::listen(&config, &traffic.connections)?;
     if let Some(user) = &config.user {
         user::become_user(user)?;
     }
@@ -115,7 +127,6 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
     )?);
 
     let network = watch::Sender::new(Arc::new(NetworkView::default()));
-    let traffic = Arc::new(Traffic::default());
     check_dns(&config)?;
     let resolver = Resolver::start(config.exits.dns.clone(), Arc::clone(&traffic))?;
     let (report, reports) = mpsc::channel(REPORTS_WAITING_MAX);
@@ -146,6 +157,14 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
             on_news: Box::new(move |news| _ = tell.send(News::Shard(news))),
         }
     };
+    let board = Arc::new(Board::new(SystemTime::now()));
+    let bound = bound_addresses(&shard.listeners);
+    let count = |address: &SocketAddr| {
+        let connections = &traffic.connections;
+        connections.open(Kind::OrListener, Began::Us, address.ip())
+    };
+    let listening = bound.iter().map(count).collect();
+    board.note_listening(bound);
     let (mailbox, _) = shards::start(shard)?;
     let relay = Relay {
         config: watch::Sender::new(config),
@@ -157,10 +176,25 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
         keys_looked_at: Instant::now(),
         rates,
         resolver,
+        board: Arc::clone(&board),
+        listening,
         log,
         ports,
         _lock: lock,
     };
+    admin::start(
+        for_the_owner,
+        Admin {
+            config: relay.config.subscribe(),
+            keys: relay.keys.subscribe(),
+            shards: relay.shards.clone(),
+            traffic: Arc::clone(&traffic),
+            rates: Arc::clone(&relay.rates),
+            board,
+            sockets_max: links_max,
+            shutdown: relay.shutdown.subscribe(),
+        },
+    )?;
     start_directory(&relay, network, reports, service, traffic, tell)?;
     Ok((relay, news))
 }
@@ -175,6 +209,11 @@ fn check_dns(config: &Config) -> Result<(), BrokenConfig> {
         other => return other,
     }
     Ok(())
+}
+
+fn bound_addresses(listeners: &[TcpListener]) -> Vec<SocketAddr> {
+    let addresses = listeners.iter().filter_map(|listener| listener.local_addr().ok());
+    addresses.collect()
 }
 
 /// All sockets, and the port of each ORPort line.
@@ -285,6 +324,7 @@ fn start_directory(
         service,
         reports: heard,
         traffic,
+        board: Arc::clone(&relay.board),
         shutdown: relay.shutdown.subscribe(),
     };
     let shards = relay.shards.clone();
