@@ -208,7 +208,8 @@ proptest! {
         microdescriptors(MICRODESCRIPTORS.get(..at).unwrap_or_default());
         authority_certificates(CERTIFICATES.get(..at).unwrap_or_default(), &trusted(), then());
         let (then, identity) = descriptor_facts();
-        let descriptor = DESCRIPTOR.get(..at).unwrap_or_default();
+        // The descriptor is shorter than the consensus, and whole without its last line end.
+        let descriptor = DESCRIPTOR.get(..at.min(DESCRIPTOR.trim_end().len() - 1)).unwrap_or_default();
         prop_assert!(check_own_documents(descriptor, EXTRA_INFO, identity, then).is_err());
     }
 
