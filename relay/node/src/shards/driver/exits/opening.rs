@@ -1,7 +1,7 @@
 //! From a client's wish to an open stream.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -27,9 +27,12 @@ const ADDRESS_TTL_SECONDS: u32 = 30 * 60;
 impl Driver {
     pub(in super::super) fn open_exit(&mut self, stream: StreamId, target: Target) {
         match &target.host {
+            // The flags are about what a name may become; who names an address wants that one.
             Host::Address(address) => {
-                let (address, ttl_seconds) = (*address, client_ttl_seconds(ADDRESS_TTL_SECONDS, &mut rand::rng()));
-                self.head_for(stream, &[address], ttl_seconds, &target);
+                let ttl_seconds = client_ttl_seconds(ADDRESS_TTL_SECONDS, &mut rand::rng());
+                let there = SocketAddr::new(*address, target.port);
+                let judged = self.exits.rules.gate.judge(there, ttl_seconds);
+                self.go(stream, judged, ttl_seconds);
             }
             Host::Name(name) => {
                 let key = Key::name(name);
@@ -41,9 +44,12 @@ impl Driver {
     /// The name is known: asks the gate, and begins the connection.
     pub(super) fn head_for(&mut self, stream: StreamId, resolved: &[IpAddr], ttl_seconds: u32, target: &Target) {
         let gate = &self.exits.rules.gate;
-        let begun = gate
-            .choose(resolved, target.port, target.flags, ttl_seconds)
-            .and_then(|allowed| self.begin_exit(stream, allowed, ttl_seconds));
+        let judged = gate.choose(resolved, target.port, target.flags, ttl_seconds);
+        self.go(stream, judged, ttl_seconds);
+    }
+
+    fn go(&mut self, stream: StreamId, judged: Result<Allowed, Refusal>, ttl_seconds: u32) {
+        let begun = judged.and_then(|allowed| self.begin_exit(stream, allowed, ttl_seconds));
         if let Err(refusal) = begun {
             self.refuse_exit(stream, refusal);
         }

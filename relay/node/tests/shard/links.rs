@@ -1,0 +1,103 @@
+//! Links met by a stranger who speaks TLS but is not ours.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+
+use relay_node::shards::{Order, ShardNews};
+
+use super::support::{PATIENCE, Relay, Shard, socket, tls};
+
+fn shard(links_max: usize) -> Shard {
+    Relay {
+        links_max,
+        ..Relay::default()
+    }
+    .start()
+}
+
+/// VERSIONS of a client that speaks 3, 4 and 5.
+const VERSIONS: [u8; 11] = [0, 0, 7, 0, 6, 0, 3, 0, 4, 0, 5];
+
+/// Command and body of the next cell, link version 5.
+fn next_cell(link: &mut impl Read) -> (u8, Vec<u8>) {
+    let mut head = [0; 5];
+    link.read_exact(&mut head).unwrap();
+    let mut length = 509;
+    if head[4] >= 128 {
+        let mut bytes = [0; 2];
+        link.read_exact(&mut bytes).unwrap();
+        length = usize::from(u16::from_be_bytes(bytes));
+    }
+    let mut body = vec![0; length];
+    link.read_exact(&mut body).unwrap();
+    (head[4], body)
+}
+
+#[test]
+fn a_stranger_gets_versions_certs_auth_challenge_and_netinfo() {
+    let shard = shard(10);
+    let mut link = tls(socket(&shard));
+    link.write_all(&VERSIONS).unwrap();
+    let mut versions = [0; 5];
+    link.read_exact(&mut versions).unwrap();
+    assert_eq!(versions[..3], [0, 0, 7]);
+    let mut offered = vec![0; usize::from(versions[4])];
+    link.read_exact(&mut offered).unwrap();
+    let commands: Vec<u8> = (0..3).map(|_| next_cell(&mut link).0).collect();
+    assert_eq!(commands, [129, 130, 8], "CERTS, AUTH_CHALLENGE, NETINFO");
+}
+
+#[test]
+fn who_speaks_no_tls_is_hung_up_on_and_the_next_is_served() {
+    let shard = shard(10);
+    let mut noise = socket(&shard);
+    noise.write_all(b"GET / HTTP/1.0\r\n\r\n").unwrap();
+    let mut answer = Vec::new();
+    let _ = noise.read_to_end(&mut answer);
+    assert!(answer.len() < 16, "an alert at most");
+
+    let mut link = tls(socket(&shard));
+    link.write_all(&VERSIONS).unwrap();
+    link.read_exact(&mut [0; 5]).unwrap();
+}
+
+#[test]
+fn no_more_links_than_there_is_room_for() {
+    let shard = shard(1);
+    let mut first = tls(socket(&shard));
+    first.write_all(&VERSIONS).unwrap();
+    first.read_exact(&mut [0; 5]).unwrap();
+    let mut second = socket(&shard);
+    assert_eq!(second.read(&mut [0; 1]).unwrap_or(0), 0, "hung up on");
+    // The first is as well as before.
+    first.read_exact(&mut [0; 100]).unwrap();
+}
+
+#[test]
+fn a_retired_shard_takes_nobody_new_and_says_when_it_is_quiet() {
+    let shard = shard(10);
+    let mut link = tls(socket(&shard));
+    link.write_all(&VERSIONS).unwrap();
+    link.read_exact(&mut [0; 5]).unwrap();
+    shard.mailbox.post(Order::Retire);
+    assert_eq!(shard.news.recv_timeout(PATIENCE), Ok(ShardNews::Quiet));
+    assert!(TcpStream::connect(shard.address).is_err());
+    shard.mailbox.post(Order::Stop);
+    assert_eq!(shard.news.recv_timeout(PATIENCE), Ok(ShardNews::Stopped));
+}
+
+#[test]
+fn who_speaks_and_leaves_in_one_breath_leaves_no_link_behind() {
+    let shard = shard(1);
+    for _ in 0..20 {
+        // Turned away as long as the one before has its place.
+        let mut link = loop {
+            let mut link = tls(socket(&shard));
+            if link.write_all(&VERSIONS).is_ok() && link.read_exact(&mut [0; 5]).is_ok() {
+                break link;
+            }
+        };
+        // A cell and the end of the connection, most often in one event.
+        link.write_all(&[0; 514]).unwrap();
+    }
+}

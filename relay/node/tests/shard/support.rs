@@ -1,0 +1,215 @@
+//! Shards on loopback, and a client's TLS.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant, SystemTime};
+
+use relay_engine::network::NetworkView;
+use relay_engine::settings::{OnionKey, Settings, StreamServices};
+use relay_formats::exit_policy::ExitPolicy;
+use relay_formats::torrc::{Bandwidth, ServerDns};
+use relay_node::crypto_pool::CryptoPool;
+use relay_node::dns::resolver::Resolver;
+use relay_node::exits::{Gate, Rules};
+use relay_node::keys::{FamilyChoice, KeyPlan, Keys, load_or_create};
+use relay_node::link;
+use relay_node::link_keys::LinkKeys;
+use relay_node::rate::{Limits, RateLimits};
+use relay_node::shards::{self, ExitStart, Mailbox, ShardNews, ShardStart};
+use relay_simnet::client::Hop;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned};
+use x25519_dalek::PublicKey;
+
+/// A hang is a failure too.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Keys of the relays that a test has at once.
+const RELAYS_MAX: usize = 2;
+
+fn keys(relay: usize) -> &'static Keys {
+    static KEYS: [OnceLock<Keys>; RELAYS_MAX] = [const { OnceLock::new() }; RELAYS_MAX];
+    KEYS[relay].get_or_init(|| {
+        let data = tempfile::tempdir().unwrap();
+        let plan = KeyPlan {
+            key_directory: data.path().join("keys"),
+            signing_directory: data.path().join("keys"),
+            data_directory: data.path().to_path_buf(),
+            nickname: "Unnamed".parse().unwrap(),
+            offline_master: false,
+            signing_lifetime: Duration::from_secs(30 * 24 * 60 * 60),
+            families: FamilyChoice::Named(Vec::new()),
+            family_key_directory: data.path().join("keys"),
+            family_directory: None,
+        };
+        load_or_create(&plan, SystemTime::now()).unwrap()
+    })
+}
+
+/// A shard to be.
+pub(crate) struct Relay {
+    /// Which keys it has.
+    pub(crate) relay: usize,
+    pub(crate) links_max: usize,
+    pub(crate) sockets_max: usize,
+    /// Rate and burst.
+    pub(crate) bytes_per_second_max: u64,
+    pub(crate) services: StreamServices,
+    pub(crate) rules: Rules,
+    pub(crate) resolver: Option<Resolver>,
+}
+
+impl Default for Relay {
+    /// No exit.
+    fn default() -> Self {
+        Self {
+            relay: 0,
+            links_max: 10,
+            sockets_max: 0,
+            bytes_per_second_max: 1 << 30,
+            services: StreamServices::default(),
+            rules: rules(ExitPolicy::reject_all()),
+            resolver: None,
+        }
+    }
+}
+
+/// A policy and no more.
+pub(crate) fn rules(policy: ExitPolicy) -> Rules {
+    Rules {
+        gate: Gate::new(Arc::new(policy), false, &NetworkView::default()),
+        ipv6: false,
+        outbound_bind: Vec::new(),
+        reevaluate: false,
+    }
+}
+
+/// A shard that runs.
+pub(crate) struct Shard {
+    pub(crate) mailbox: Mailbox,
+    pub(crate) news: Receiver<ShardNews>,
+    pub(crate) address: SocketAddr,
+    pub(crate) hop: Hop,
+}
+
+impl Relay {
+    pub(crate) fn start(self) -> Shard {
+        let keys = keys(self.relay);
+        let listener = link::listen((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (tell, news) = channel();
+        let bandwidth = Bandwidth {
+            bytes_per_second_max: self.bytes_per_second_max,
+            bytes_burst_max: self.bytes_per_second_max,
+            relayed: None,
+            advertised_max: self.bytes_per_second_max,
+        };
+        let limits = Limits {
+            bandwidth,
+            count_private: true,
+        };
+        let onion_key = PublicKey::from(*keys.onion.public());
+        let no_dns = || Resolver::start(ServerDns::default(), Arc::default()).unwrap();
+        let start = ShardStart {
+            number: self.relay,
+            seed: [7; 32],
+            listeners: vec![listener],
+            outbound_bind: Vec::new(),
+            links_max: self.links_max,
+            exits: ExitStart {
+                rules: Arc::new(self.rules),
+                resolver: self.resolver.unwrap_or_else(no_dns),
+                sockets_max: self.sockets_max,
+            },
+            rates: Arc::new(RateLimits::new(Instant::now(), limits)),
+            settings: Arc::new(Settings {
+                rsa_identity: keys.rsa_identity(),
+                ed25519_identity: keys.ed25519_identity,
+                advertised: vec![address],
+                onion_keys: vec![OnionKey {
+                    public: onion_key,
+                    secret: keys.onion.secret().clone(),
+                }],
+                extend_allow_private_addresses: true,
+                services: self.services,
+            }),
+            network: Arc::new(NetworkView::default()),
+            link_keys: Arc::new(LinkKeys::make(keys, None, SystemTime::now()).unwrap()),
+            pool: CryptoPool::start(1).unwrap(),
+            directory: Arc::default(),
+            traffic: Arc::default(),
+            reports: tokio::sync::mpsc::channel(1).0,
+            on_news: Box::new(move |news| _ = tell.send(news)),
+        };
+        let (mailbox, _) = shards::start(start).unwrap();
+        Shard {
+            mailbox,
+            news,
+            address,
+            hop: Hop {
+                rsa_identity: keys.rsa_identity(),
+                ed25519_identity: keys.ed25519_identity,
+                onion_key,
+                address,
+            },
+        }
+    }
+}
+
+pub(crate) fn socket(shard: &Shard) -> TcpStream {
+    let socket = TcpStream::connect(shard.address).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket
+}
+
+/// The peer's certificate proves nothing in Tor, so a stranger need not look at it.
+#[derive(Debug)]
+struct Anyone;
+
+impl ServerCertVerifier for Anyone {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        rustls::crypto::aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
+
+pub(crate) fn tls(socket: TcpStream) -> StreamOwned<ClientConnection, TcpStream> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anyone))
+        .with_no_client_auth();
+    let name = ServerName::try_from("www.example.com").unwrap();
+    StreamOwned::new(ClientConnection::new(Arc::new(config), name).unwrap(), socket)
+}
