@@ -69,6 +69,8 @@ pub struct Link {
     pub unsent: Vec<u8>,
     /// The socket takes no more until it says so.
     pub blocked: bool,
+    /// The peer has ended its side, or the connection broke; what it said before may still be unread.
+    pub ended: bool,
 }
 
 /// What a read brought.
@@ -91,10 +93,11 @@ impl Link {
         loop {
             match self.stream.read(room) {
                 Ok(0) => return Ok(Incoming::End),
-                // A stream socket under epoll that gave less than asked for has no more (epoll(7), questions and answers 9).
+                // A stream socket under epoll that gave less than asked for has no more (epoll(7), questions and answers 9),
+                // unless the end is already there: the one event that told of both has been used up.
                 Ok(length) => {
                     self.traffic.note_read(length);
-                    return Ok(Incoming::Bytes(length, length == room.len()));
+                    return Ok(Incoming::Bytes(length, length == room.len() || self.ended));
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Incoming::Nothing),

@@ -129,6 +129,7 @@ impl Driver {
             wants: false,
             unsent: Vec::new(),
             blocked: false,
+            ended: false,
         };
         self.links.insert(name, link);
         Some(name)

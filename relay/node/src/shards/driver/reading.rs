@@ -13,6 +13,7 @@ use crate::rate::Way;
 impl Driver {
     pub(super) fn on_event(&mut self, name: ChannelId, event: &mio::event::Event) {
         let Some(link) = self.links.get_mut(&name) else { return };
+        link.ended |= event.is_read_closed() || event.is_error();
         if event.is_writable() {
             if link.stage == Stage::Connecting {
                 // Writable with an error, or without a peer: the connection has failed.
@@ -24,7 +25,7 @@ impl Driver {
             link.blocked = false;
             self.to_write.push(name);
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
+        if event.is_readable() || self.links.get(&name).is_some_and(|link| link.ended) {
             self.on_readable(name);
         }
     }
