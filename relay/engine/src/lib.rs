@@ -3,6 +3,7 @@
 pub mod crypto {
     //! Circuit handshakes and relay crypto.
     pub mod cgo;
+    pub mod introduction;
     pub mod kdf_tor;
     pub mod keys;
     pub(crate) mod layer;

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use relay_engine::crypto::keys::{CGO_KEY_BYTES, CircuitKeys, RelayKeys};
+use relay_engine::crypto::keys::{CGO_KEY_BYTES, CircuitKeys, NONCE_BYTES, RelayKeys, TOR1_KEY_BYTES};
 use relay_engine::crypto::{cgo, kdf_tor, ntor, ntor_v3, tor1};
 use relay_formats::fingerprint::{Ed25519Identity, RsaIdentity};
 use relay_wire::cell::{BODY_BYTES, CircIdWidth, Command, Framed, frame, write_fixed, write_variable};
@@ -186,6 +186,8 @@ impl Begun {
 #[derive(Default)]
 struct Circuit {
     hops: Vec<Layer>,
+    /// What the last hop and we alone know of the circuit.
+    nonce: [u8; NONCE_BYTES],
     begun: Option<Begun>,
     acknowledging: Option<Acknowledging>,
 }
@@ -276,6 +278,7 @@ impl Client {
             circuit,
             Circuit {
                 hops: Vec::new(),
+                nonce: [0; NONCE_BYTES],
                 begun: Some(Begun::Fast(ours)),
                 acknowledging: None,
             },
@@ -298,6 +301,7 @@ impl Client {
             circuit,
             Circuit {
                 hops: Vec::new(),
+                nonce: [0; NONCE_BYTES],
                 begun: Some(begun),
                 acknowledging: None,
             },
@@ -402,6 +406,25 @@ impl Client {
         }
         if stream_due {
             self.send(circuit, last, Command::RELAY, RelayCommand::SENDME, stream_id, &[]);
+        }
+    }
+
+    /// The nonce that the last hop and we alone know: onion services prove by it that they talk on this circuit.
+    pub fn nonce(&self, circuit: u32) -> Option<[u8; NONCE_BYTES]> {
+        self.circuits.get(&circuit).map(|state| state.nonce)
+    }
+
+    /// Adds a hop without a handshake: whoever is at the other end of a rendezvous. Both ends pass the same keys, and
+    /// one of them says that it is the service.
+    pub fn meet(&mut self, circuit: u32, keys: &[u8; TOR1_KEY_BYTES], as_service: bool) {
+        let (forward, backward) = tor1::Direction::pair(keys);
+        let pair = if as_service {
+            (backward, forward)
+        } else {
+            (forward, backward)
+        };
+        if let Some(state) = self.circuits.get_mut(&circuit) {
+            state.hops.push(Layer::Tor1(Box::new(pair)));
         }
     }
 
@@ -518,6 +541,7 @@ impl Client {
         match state.begun.take().and_then(|begun| begun.end(reply)) {
             Some(keys) => {
                 state.hops.push(Layer::new(&keys));
+                state.nonce = keys.nonce;
                 let hops = state.hops.len();
                 self.events.push(Event::Extended { circuit, hops });
             }

@@ -9,6 +9,7 @@ pub mod create;
 pub mod destination;
 pub mod extend;
 pub mod flow_control;
+pub mod onion_service;
 pub mod reader;
 pub mod relay_cells;
 pub mod stream;

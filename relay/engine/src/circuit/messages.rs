@@ -1,7 +1,7 @@
 //! What a relay does with a message that is meant for it. Pure: says the deed, does none.
 //!
-//! Streams are served where the settings say so. Onion-service duties and conflux are not built yet: such messages get
-//! the answer that the specification has for "not here".
+//! Streams are served where the settings say so. Conflux is not built yet: such messages get the answer that the
+//! specification has for "not here".
 
 use std::net::IpAddr;
 
@@ -23,6 +23,8 @@ pub(crate) enum Deed<'a> {
     Stream,
     Extend(Extend2<'a>),
     Truncate,
+    /// For an introduction or rendezvous point.
+    OnionService,
     /// Answer on the same stream.
     Answer(RelayCommand, Vec<u8>),
     /// The client broke a rule, or wants what must not be.
@@ -40,6 +42,8 @@ pub(crate) struct Circumstances {
     pub(crate) exits: bool,
     /// Streams may go to our directory server.
     pub(crate) directory: bool,
+    /// The circuit serves an onion service or its client: it has no streams here and goes on to nobody.
+    pub(crate) on_duty: bool,
 }
 
 /// The deed that belongs to a message.
@@ -48,7 +52,9 @@ pub(crate) fn deed<'a>(message: &RelayMessage<'a>, how: Circumstances) -> Deed<'
     let broken = Deed::End(DestroyReason::TorProtocol);
     let for_circuit = message.stream_id == 0;
     match message.command {
-        C::EXTEND2 if for_circuit && how.may_extend => Extend2::read(message.data).map_or(broken, Deed::Extend),
+        C::EXTEND2 if for_circuit && how.may_extend && !how.on_duty => {
+            Extend2::read(message.data).map_or(broken, Deed::Extend)
+        }
         C::EXTEND2 | C::EXTEND => broken,
         // Without a reason it is malformed (TROVE-2026-011).
         C::TRUNCATE if message.data.is_empty() => broken,
@@ -61,6 +67,9 @@ pub(crate) fn deed<'a>(message: &RelayMessage<'a>, how: Circumstances) -> Deed<'
         C::SENDME if for_circuit => broken,
         C::END | C::XON | C::XOFF if !for_circuit && (how.exits || how.directory) => Deed::Stream,
         C::BEGIN | C::BEGIN_DIR | C::RESOLVE if for_circuit => Deed::Ignore,
+        C::BEGIN if how.on_duty => end(EndReason::TorProtocol),
+        C::BEGIN_DIR if how.on_duty => end(EndReason::NotDirectory),
+        C::RESOLVE if how.on_duty => Deed::Answer(C::RESOLVED, resolve_error()),
         C::BEGIN | C::RESOLVE if how.exits => Deed::Begin,
         C::BEGIN_DIR if how.directory => Deed::Begin,
         C::BEGIN if how.from_client => end(EndReason::TorProtocol),
@@ -68,7 +77,7 @@ pub(crate) fn deed<'a>(message: &RelayMessage<'a>, how: Circumstances) -> Deed<'
         C::BEGIN_DIR => end(EndReason::NotDirectory),
         C::RESOLVE => Deed::Answer(C::RESOLVED, resolve_error()),
         C::PADDING_NEGOTIATE => padding_refused(message.data),
-        C::ESTABLISH_INTRO | C::ESTABLISH_RENDEZVOUS | C::INTRODUCE1 | C::RENDEZVOUS1 => broken,
+        C::ESTABLISH_INTRO | C::ESTABLISH_RENDEZVOUS | C::INTRODUCE1 | C::RENDEZVOUS1 => Deed::OnionService,
         C::CONFLUX_LINK | C::CONFLUX_LINKED | C::CONFLUX_LINKED_ACK | C::CONFLUX_SWITCH => broken,
         // Streams that we do not have, messages that only relays send, commands that nobody knows.
         _ => Deed::Ignore,
@@ -130,6 +139,7 @@ mod tests {
         from_client: false,
         exits: false,
         directory: false,
+        on_duty: false,
     };
 
     fn asked(command: RelayCommand, stream_id: u16, data: &[u8]) -> Deed<'_> {
@@ -170,12 +180,34 @@ mod tests {
 
     #[test]
     fn what_a_middle_cannot_be_ends_the_circuit() {
-        for command in [6_u8, 19, 20, 21, 22, 32, 33, 34, 36] {
+        for command in [6_u8, 19, 20, 21, 22] {
             assert_eq!(
                 asked(RelayCommand(command), 0, &[0; 40]),
                 Deed::End(DestroyReason::TorProtocol),
                 "{command}"
             );
+        }
+    }
+
+    /// TROVE-2017-004 and 2017-005 were assertions in what a circuit of an onion service did with a BEGIN.
+    #[test]
+    fn trove_2017_004_and_005_a_circuit_of_an_onion_service_has_no_streams() {
+        for (command, answer) in [
+            (RelayCommand::BEGIN, vec![EndReason::TorProtocol as u8]),
+            (RelayCommand::BEGIN_DIR, vec![EndReason::NotDirectory as u8]),
+        ] {
+            let message = RelayMessage {
+                command,
+                stream_id: 1,
+                data: b"192.0.2.7:80\0",
+            };
+            let how = Circumstances {
+                on_duty: true,
+                exits: true,
+                directory: true,
+                ..RELAY
+            };
+            assert_eq!(deed(&message, how), Deed::Answer(RelayCommand::END, answer));
         }
     }
 

@@ -7,12 +7,17 @@
 //! cells, crypted here, go over in `Outbox.carry`. All crypto and all bookkeeping stays with the owner, so that a cell
 //! crosses one mailbox and no lock.
 
+pub(crate) mod duty;
 pub(crate) mod extend;
 pub(crate) mod guest;
 pub(crate) mod messages;
 pub(crate) mod onion_queue;
 
+use zeroize::Zeroizing;
+
+use self::duty::Duty;
 use crate::circuit::guest::Guest;
+use crate::crypto::keys::NONCE_BYTES;
 use crate::crypto::layer::Layer;
 use crate::door::AttemptId;
 use crate::door::carry::{ShardId, Visit};
@@ -110,6 +115,11 @@ pub(crate) struct Circuit {
     /// Cells per SENDME where congestion control was agreed.
     pub(crate) sendme_increment: Option<u8>,
     pub(crate) made_by_create_fast: bool,
+    /// What client and relay alone know of this circuit: KH in tor-spec.
+    pub(crate) nonce: Zeroizing<[u8; NONCE_BYTES]>,
+    pub(crate) duty: Duty,
+    /// Whether an INTRODUCE1 has come: one is all that a client may send.
+    pub(crate) introduced: bool,
 }
 
 impl Circuit {
@@ -124,6 +134,9 @@ impl Circuit {
             edge: None,
             sendme_increment: None,
             made_by_create_fast: false,
+            nonce: Zeroizing::default(),
+            duty: Duty::Plain,
+            introduced: false,
         }
     }
 
@@ -131,6 +144,7 @@ impl Circuit {
     pub(crate) fn open(&mut self, keys: &crate::crypto::keys::CircuitKeys) {
         self.layer = Some(Layer::new(&keys.relay));
         self.sendme_increment = keys.sendme_increment;
+        *self.nonce = keys.nonce;
     }
 }
 

@@ -17,13 +17,14 @@ use relay_formats::object_block;
 use relay_formats::onion_key::OnionKeyPair;
 use relay_formats::rsa_key::RsaPublic;
 use relay_wire::cell::BODY_BYTES;
+use relay_wire::onion_service::EstablishIntro;
 use shake::Shake256;
 use shake::digest::{ExtendableOutput, Update, XofReader};
 use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::cgo::tests as cgo;
 use super::keys::{CircuitKeys, RelayKeys};
-use super::{kdf_tor, ntor, ntor_v3, tor1};
+use super::{introduction, kdf_tor, ntor, ntor_v3, tor1};
 
 /// A file of a package, wherever cargo has unpacked it.
 pub(in crate::crypto) fn source(package: &str, file: &str) -> String {
@@ -363,6 +364,33 @@ fn link_certificates() -> usize {
     2 + 2 + bad.len() + 2
 }
 
+/// A service's message as C tor made it for a circuit whose nonce is known.
+fn introduction_vectors() -> usize {
+    let text = source("tor-cell", "tests/testvec_relaymsg.rs");
+    let text = function(&text, "fn establish_intro_canned()");
+    let literals: Vec<Vec<u8>> = text
+        .split("unhex(")
+        .skip(1)
+        .map(|rest| {
+            let digits: String = rest.split('"').nth(1).expect("a literal").split_whitespace().collect();
+            hex::decode(digits).expect("hex")
+        })
+        .collect();
+    let [message, nonce] = literals.as_slice() else {
+        panic!("the example has two parts")
+    };
+    let wish = EstablishIntro::read(message).expect("it is readable");
+    assert!(introduction::is_proven(&wish, &array(nonce)));
+    let mut altered = message.clone();
+    for place in [3, 40, message.len() - 1] {
+        altered[place] ^= 1;
+        let wish = EstablishIntro::read(&altered).expect("it is readable");
+        assert!(!introduction::is_proven(&wish, &array(nonce)), "byte {place}");
+        altered[place] ^= 1;
+    }
+    1
+}
+
 #[test]
 fn every_published_vector_is_followed() {
     let counts = [
@@ -376,6 +404,7 @@ fn every_published_vector_is_followed() {
         ("CREATE_FAST", create_fast_vectors()),
         ("ntor", ntor_vectors()),
         ("ntor-v3", ntor_v3_vectors()),
+        ("ESTABLISH_INTRO", introduction_vectors()),
         ("Ed25519 certificates, onion keys that sign them", onion_key_vectors()),
         ("Ed25519 certificates of links", link_certificates()),
         ("Ed25519 certificates of descriptors", descriptor_certificates()),

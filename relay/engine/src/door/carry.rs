@@ -21,6 +21,7 @@ use relay_wire::cell::{BODY_BYTES, Command};
 use relay_wire::relay_cells::DestroyReason;
 
 use super::ChannelId;
+use crate::circuit::duty::Errand;
 use crate::circuit::extend::Target;
 use crate::slab::Key;
 
@@ -151,6 +152,12 @@ pub(crate) enum Note {
     ForwardWritten { circuit: Key, guest: Key, cells: u32 },
     /// Owner to host: so many cells are on their way to the client.
     BackwardWritten { guest: Key, cells: u32 },
+    /// From one side of a rendezvous to the other; a body belongs to it.
+    Crossed { circuit: Key, other: Key },
+    /// To the other side of a rendezvous: so many of its cells are on their way.
+    CrossedWritten { circuit: Key, other: Key, cells: u32 },
+    /// About onion services.
+    Errand(Box<Errand>),
     /// To the home of a relay: there is a channel to it.
     ChannelOpened(Box<Listing>),
     /// To the home of a relay: it is there no more, or of no use for new circuits.

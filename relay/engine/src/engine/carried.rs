@@ -25,6 +25,10 @@ impl Engine {
                     Some(body) => self.backward_carried(from, (circuit, guest), command, body, outbox),
                     None => Verdict::Go,
                 },
+                Note::Crossed { circuit, other } => match next_body(&mut rest) {
+                    Some(body) => self.crossed_over(from, circuit, other, body, outbox),
+                    None => Verdict::Go,
+                },
                 other => self.heard(now, from, other, outbox),
             };
             self.carry_out(now, verdict, outbox);
@@ -40,6 +44,8 @@ impl Engine {
             Note::Housed { circuit, visit, guest } => self.housed(from, circuit, visit, guest, outbox),
             Note::ChannelOpened(listing) => self.directory.add(from, *listing),
             Note::ChannelClosed { rsa, channel } => self.directory.remove(from, &rsa, channel),
+            Note::CrossedWritten { circuit, other, cells } => self.crossed_written(from, circuit, other, cells),
+            Note::Errand(errand) => self.run(now, *errand, outbox),
             Note::Extend(wish) => return self.wished(now, wish, outbox),
             Note::Created { circuit, guest, reply } => {
                 return self.created_abroad(from, circuit, guest, &reply, outbox);
@@ -47,7 +53,7 @@ impl Engine {
             Note::Ended { circuit, guest, reason } => return self.ended_abroad(from, circuit, guest, reason),
             Note::Leave { guest, told } => return self.guest_leaves(from, guest, told),
             // Their bodies are taken above.
-            Note::Forward { .. } | Note::Backward { .. } => {}
+            Note::Forward { .. } | Note::Backward { .. } | Note::Crossed { .. } => {}
         }
         Verdict::Go
     }

@@ -330,8 +330,8 @@ impl Engine {
                 self.tally.cells_relayed += 1;
                 return Self::carry_forward(abroad, key, cells_max, command, body, outbox);
             }
-            // Nobody behind us, and not for us.
-            Next::Nothing | Next::Connecting { .. } | Next::Asked { .. } => return self.violation(key),
+            // Nobody behind us, and not for us: for the other side of a rendezvous, or for nobody.
+            Next::Nothing | Next::Connecting { .. } | Next::Asked { .. } => return self.cross_over(key, body, outbox),
         };
         self.tally.cells_relayed += 1;
         let (seat, queue) = (away_side(key), &mut circuit.forward);
@@ -389,6 +389,7 @@ impl Engine {
                 .is_none_or(|channel| channel.peer().is_none()),
             exits: services.is_some_and(|services| services.exits),
             directory: services.is_some_and(|services| services.directory),
+            on_duty: !circuit.duty.is_plain(),
         };
         match deed(&message, how) {
             Deed::Ignore => Verdict::Go,
@@ -401,6 +402,7 @@ impl Engine {
             Deed::Stream => self.stream_message(now, key, &message, outbox),
             Deed::Extend(wish) => self.extend(now, key, &wish, outbox),
             Deed::Truncate => self.truncate(key, outbox),
+            Deed::OnionService => self.onion_service(now, key, &message, how.from_client, outbox),
             Deed::Answer(answer, data) => {
                 let message = RelayMessage {
                     command: answer,
@@ -421,7 +423,9 @@ impl Engine {
         let next = std::mem::replace(&mut circuit.next, Next::Nothing);
         circuit.forward.clear(&mut self.pool);
         circuit.forward.leaves_round();
-        circuit.backward.count(false);
+        if circuit.duty.is_plain() {
+            circuit.backward.count(false);
+        }
         Self::come_home(&next, Some(DestroyReason::Destroyed), outbox);
         if let Next::Connecting { attempt, .. } = next {
             self.attempts.withdraw(attempt, away_side(key));
@@ -533,6 +537,8 @@ impl Engine {
         if let Some(edge) = circuit.edge.take() {
             self.close_streams(&edge, outbox);
         }
+        let duty = std::mem::take(&mut circuit.duty);
+        self.end_duty(now, key, duty, to_prev.or(to_next), outbox);
         let (forward, backward) = (circuit.forward.is_in_round(), circuit.backward.is_in_round());
         circuit.forward.clear(&mut self.pool);
         circuit.backward.clear(&mut self.pool);

@@ -37,10 +37,15 @@ impl Directory {
 
     /// The home of a relay, where it is another shard.
     pub(super) fn home_elsewhere(&self, rsa: &RsaIdentity) -> Option<ShardId> {
-        // A fingerprint is as good as random, but for relays that look for one; they gain nothing by it.
-        let [.., high, low] = rsa.0;
-        let home = ShardId(u16::from_be_bytes([high, low]) % self.shards);
+        let home = self.home(&rsa.0);
         (home != self.own).then_some(home)
+    }
+
+    /// The shard that all agree on to ask for a name: a fingerprint, a service's key, a cookie. They are as good as random,
+    /// but for those who look for one; they gain nothing by it.
+    pub(super) fn home(&self, name: &[u8]) -> ShardId {
+        let last = name.last_chunk().copied().unwrap_or_default();
+        ShardId(u16::from_be_bytes(last) % self.shards)
     }
 
     /// Who may have a channel to that relay, where it is not us: its home, or the shard that our own list names.

@@ -5,8 +5,9 @@ use relay_wire::create::created2;
 use relay_wire::relay_cells::DestroyReason;
 
 use super::{Engine, Verdict};
+use crate::circuit::duty::Duty;
 use crate::circuit::guest::Guest;
-use crate::circuit::{Next, Seat, Side};
+use crate::circuit::{Abroad, Next, Seat, Side};
 use crate::door::carry::{Note, ShardId, Wish};
 use crate::door::{Now, Outbox};
 use crate::slab::Key;
@@ -209,9 +210,16 @@ impl Engine {
                         continue;
                     };
                     let cells = circuit.backward.take_untold();
-                    let Next::Abroad(abroad) = circuit.next else { continue };
-                    let guest = abroad.guest;
-                    (abroad.host, Note::BackwardWritten { guest, cells })
+                    match (&circuit.next, &circuit.duty) {
+                        (&Next::Abroad(Abroad { host, guest, .. }), _) => {
+                            (host, Note::BackwardWritten { guest, cells })
+                        }
+                        (_, Duty::Joined(joined)) => {
+                            let (circuit, other) = (joined.other.circuit, key);
+                            (joined.other.shard, Note::CrossedWritten { circuit, other, cells })
+                        }
+                        _ => continue,
+                    }
                 }
             };
             outbox.carry.to(to).note(note);

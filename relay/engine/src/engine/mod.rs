@@ -7,9 +7,11 @@ mod abroad;
 mod carried;
 mod circuits;
 mod directory;
+mod errands;
 mod extending;
 mod guests;
 mod links;
+mod onion_services;
 mod streams;
 
 use std::collections::HashMap;
@@ -23,6 +25,7 @@ use relay_wire::relay_cells::DestroyReason;
 
 use self::directory::Directory;
 use self::extending::Attempts;
+use self::onion_services::OnionServices;
 use crate::channel::{Channel, RelayLinks};
 use crate::circuit::guest::Guest;
 use crate::circuit::onion_queue::OnionQueue;
@@ -58,6 +61,7 @@ pub struct Engine {
     /// Counts our wishes to other shards.
     next_visit: u64,
     streams: Streams,
+    onion_services: OnionServices,
     pool: Pool,
     /// Cells that may wait on one circuit in one direction: param-spec `circ_max_cell_queue_size`. Asked for each
     /// cell, so it is looked up once for each consensus.
@@ -139,6 +143,7 @@ impl Engine {
             guests: Slab::new(),
             next_visit: 0,
             streams: Streams::named_from(first_name),
+            onion_services: OnionServices::default(),
             pool: Pool::new(),
             cells_waiting_max: CELLS_WAITING_MAX as u32,
             cells_waiting_out_max: CELLS_WAITING_MAX as u32,

@@ -6,9 +6,10 @@ use crate::netdoc::{BadDocument, Consensus};
 /// What we speak always; [`spoken`] adds what torrc may turn off (tor-spec, "Subprotocol versioning"). Whoever builds
 /// another one adds it here.
 ///
-/// Not built, so not in it: Conflux, HSDir, HSIntro, HSRend and Padding. An authority lists a relay all the same: it puts the `proto` line into its vote and compares it with no list
+/// Not built, so not in it: Conflux, HSDir and Padding. An authority lists a relay all the same: it puts the `proto` line into its vote and compares it with no list
 /// (C tor, `dirvote.c`); only clients choose by it.
-const SPOKEN: &str = "Cons=1-2 Desc=1-4 FlowCtrl=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-6";
+const SPOKEN: &str =
+    "Cons=1-2 Desc=1-4 FlowCtrl=1-2 HSIntro=4-5 HSRend=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-6";
 
 /// The `proto` line of our descriptor: exactly what is built and not turned off, sorted.
 pub fn spoken(config: &Config) -> String {
@@ -20,7 +21,7 @@ pub fn spoken(config: &Config) -> String {
 
 /// What relays were required to speak when this was written, and we do not yet, or not with every torrc. C tor ends itself when it lacks a
 /// protocol that was required after its release date; this list is our release date. It may only become shorter.
-const LACKING_KNOWN: [&str; 5] = ["DirCache=2", "HSDir=2", "HSIntro=4-5", "HSIntro=5", "HSRend=2"];
+const LACKING_KNOWN: [&str; 2] = ["DirCache=2", "HSDir=2"];
 
 /// What a consensus makes us do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,8 +73,8 @@ mod tests {
 
     #[test]
     fn what_is_known_to_be_unbuilt_is_told_and_no_reason_to_stop() {
-        let demand = verdict("DirCache=2 HSDir=2 HSIntro=4-5 HSRend=2", "");
-        assert!(matches!(demand, Demand::Warn(text) if text.contains("HSIntro=4-5")));
+        let demand = verdict("DirCache=2 HSDir=2", "");
+        assert!(matches!(demand, Demand::Warn(text) if text.contains("HSDir=2")));
     }
 
     #[test]

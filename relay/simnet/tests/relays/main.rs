@@ -18,6 +18,7 @@ macro_rules! stories {
         mod circuits;
         mod hostile;
         mod links;
+        mod onion_services;
         mod streams;
 
         use super::*;
