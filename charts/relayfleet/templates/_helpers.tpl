@@ -24,14 +24,14 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
      Secret that holds an identity: those are immutable. patch is for signing keys. */ -}}
 {{- define "relayfleet.rules" -}}
 - apiGroups: [relayfleet.io]
-  resources: [relays]
+  resources: [relays, relayfamilies]
   verbs: [get, list, watch]
 - apiGroups: [relayfleet.io]
-  resources: [relays/status]
+  resources: [relays/status, relayfamilies/status]
   verbs: [patch]
 # To own what it makes, where the API server enforces OwnerReferencesPermissionEnforcement.
 - apiGroups: [relayfleet.io]
-  resources: [relays/finalizers]
+  resources: [relays/finalizers, relayfamilies/finalizers]
   verbs: [update]
 - apiGroups: [""]
   resources: [pods]

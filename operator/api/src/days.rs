@@ -43,7 +43,7 @@ impl FromStr for Days {
     fn from_str(text: &str) -> Result<Self, BadDays> {
         let bad = || BadDays(text.to_owned());
         let digits = text.strip_suffix('d').ok_or_else(bad)?;
-        let plain = (1..=3).contains(&digits.len()) && !digits.starts_with('0');
+        let plain = (1..=3).contains(&digits.len()) && !digits.starts_with(['0', '+']);
         let days = digits.parse().map_err(|_| bad())?;
         plain.then_some(Self(days)).ok_or_else(bad)
     }

@@ -10,11 +10,14 @@ use serde_json::Value;
 pub mod byte_rate;
 pub mod condition;
 pub mod days;
+pub mod family;
 pub mod names;
 pub mod relay;
 
 pub use byte_rate::{BadByteRate, ByteRate};
 pub use days::{BadDays, Days};
+pub use family::status::{FamilyId, FamilyIdState, RelayFamilyStatus};
+pub use family::{ExternalMember, FamilyContact, FamilyRef, RelayFamily, RelayFamilySpec, Rotation};
 pub use relay::identity::{Custody, Identity};
 pub use relay::status::{IdentityStatus, RelayStatus};
 pub use relay::{
@@ -32,7 +35,10 @@ pub const VERSION: &str = "v1alpha1";
 /// # Errors
 /// A definition that cannot be written as YAML; a test writes them all, so that this is found there.
 pub fn crds() -> Result<Vec<(&'static str, String)>, Box<dyn std::error::Error>> {
-    Ok(vec![("relays.yaml", yaml(&Relay::crd())?)])
+    Ok(vec![
+        ("relayfamilies.yaml", yaml(&RelayFamily::crd())?),
+        ("relays.yaml", yaml(&Relay::crd())?),
+    ])
 }
 
 fn yaml(crd: &impl serde::Serialize) -> Result<String, Box<dyn std::error::Error>> {

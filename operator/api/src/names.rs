@@ -30,6 +30,15 @@ pub const LABEL_NAMESPACE: &str = "relayfleet.io/namespace";
 /// Type of the signing Secret.
 pub const SECRET_TYPE_SIGNING: &str = "relayfleet.io/signing-key";
 
+/// Label key: name of the RelayFamily that the object belongs to.
+pub const LABEL_FAMILY: &str = "relayfleet.io/family";
+/// Annotation of what holds a family's keys: their public halves, newest first, between commas.
+pub const ANNOTATION_FAMILY_IDS: &str = "relayfleet.io/family-ids";
+/// Finalizer of a family key's Secret. The operator never takes it away.
+pub const FINALIZER_FAMILY_KEY: &str = "relayfleet.io/family-key";
+/// Type of a Secret with keys of a family.
+pub const SECRET_TYPE_FAMILY: &str = "relayfleet.io/family-key";
+
 /// Relay names longer than this leave no room for the suffixes below in a Kubernetes label (63 characters).
 pub const RELAY_NAME_LENGTH_MAX: usize = 52;
 
@@ -50,6 +59,30 @@ pub fn custody_secret(namespace: &str, relay: &str) -> String {
 #[must_use]
 pub fn signing_secret(relay: &str) -> String {
     format!("{relay}-signing")
+}
+
+/// The Secret in the operator's namespace with one key of a family.
+#[must_use]
+pub fn family_key_secret(namespace: &str, family: &str, generation: i32) -> String {
+    format!("{namespace}.{family}.family-{generation}")
+}
+
+/// The Secret beside a family with its keys, for members that run C tor.
+#[must_use]
+pub fn family_shared_secret(family: &str) -> String {
+    format!("{family}-family-keys")
+}
+
+/// A ConfigMap with the members' certificates.
+#[must_use]
+pub fn family_shard(family: &str, shard: usize) -> String {
+    format!("{family}-family-{shard}")
+}
+
+/// The ConfigMap with the files that prove who runs a family's relays.
+#[must_use]
+pub fn family_well_known(family: &str) -> String {
+    format!("{family}-well-known")
 }
 
 /// The ConfigMap with the relay's torrc.

@@ -21,11 +21,13 @@ fn the_crds_in_the_tree_are_those_of_the_types() {
 #[test]
 fn every_field_is_described() {
     use kube::CustomResourceExt as _;
-    let crd = serde_json::to_value(operator_api::Relay::crd()).unwrap();
-    let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
     let mut silent = Vec::new();
-    for top in ["spec", "status"] {
-        collect_silent(&schema[top], top, &mut silent);
+    for crd in [operator_api::Relay::crd(), operator_api::RelayFamily::crd()] {
+        let crd = serde_json::to_value(crd).unwrap();
+        let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
+        for top in ["spec", "status"] {
+            collect_silent(&schema[top], top, &mut silent);
+        }
     }
     assert!(silent.is_empty(), "no description: {silent:?}");
 }

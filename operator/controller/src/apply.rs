@@ -19,7 +19,7 @@ use crate::cluster::Cluster;
 /// Owner of the fields that we apply.
 const FIELD_MANAGER: &str = "relayfleet-operator";
 /// Owner of the status.
-const STATUS_MANAGER: &str = "relayfleet-operator-status";
+pub(crate) const STATUS_MANAGER: &str = "relayfleet-operator-status";
 
 /// Why a write was not done.
 #[derive(Debug, thiserror::Error)]
@@ -85,9 +85,9 @@ pub(crate) async fn apply(cluster: &Cluster, relay: &Relay, step: &Step) -> Resu
         Step::CreateIdentity => keys::create_identity(cluster, relay).await,
         Step::CreatePodsPart => keys::create_pods_part(cluster, relay).await,
         Step::IssueSigning(identity) => keys::issue_signing(cluster, relay, identity).await,
-        Step::ApplyTorrc(torrc) => put(cluster, relay, torrc.as_ref(), "apply the torrc").await,
+        Step::ApplyTorrc(torrc) => put_where_it_says(cluster, torrc.as_ref(), "apply the torrc").await,
         Step::CreateClaim(claim) => create(cluster, claim.as_ref(), "create the volume claim").await,
-        Step::ApplyService(service) => put(cluster, relay, service.as_ref(), "apply the Service").await,
+        Step::ApplyService(service) => put_where_it_says(cluster, service.as_ref(), "apply the Service").await,
         Step::CreatePod(pod) => create(cluster, pod.as_ref(), "create the pod").await,
         Step::DeletePod { uid } => delete_pod(cluster, relay, uid).await,
     }
@@ -112,7 +112,7 @@ async fn delete_pod(cluster: &Cluster, relay: &Relay, uid: &str) -> Result<(), A
     }
 }
 
-async fn create<K>(cluster: &Cluster, object: &K, step: &'static str) -> Result<(), ApplyError>
+pub(crate) async fn create<K>(cluster: &Cluster, object: &K, step: &'static str) -> Result<(), ApplyError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
 {
@@ -128,12 +128,13 @@ where
     count(cluster, &K::kind(&()), "create", step, done).map(|_| ())
 }
 
-async fn put<K>(cluster: &Cluster, relay: &Relay, object: &K, step: &'static str) -> Result<(), ApplyError>
+/// In the namespace that the object names.
+pub(crate) async fn put_where_it_says<K>(cluster: &Cluster, object: &K, step: &'static str) -> Result<(), ApplyError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
 {
     let parameters = PatchParams::apply(FIELD_MANAGER).force();
-    let done = api::<K>(cluster, relay)
+    let done = Api::<K>::namespaced(cluster.client.clone(), &object.namespace().unwrap_or_default())
         .patch(&object.name_any(), &parameters, &Patch::Apply(object))
         .await;
     count(cluster, &K::kind(&()), "apply", step, done).map(|_| ())
@@ -146,7 +147,7 @@ where
     Api::namespaced(cluster.client.clone(), &relay.namespace().unwrap_or_default())
 }
 
-fn count<T>(
+pub(crate) fn count<T>(
     cluster: &Cluster,
     kind: &str,
     verb: &str,

@@ -7,8 +7,8 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::core::PartialObjectMeta;
 use kube::{Api, Resource, ResourceExt as _};
-use operator_api::{Relay, names};
-use operator_plan::{NetworkText, Observed, Seen};
+use operator_api::{Relay, RelayFamily, names};
+use operator_plan::{FamilySeen, NetworkText, Observed, Seen};
 use serde::de::DeserializeOwned;
 
 use crate::cluster::Cluster;
@@ -25,6 +25,7 @@ pub(crate) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
     let (signing, torrc) = (names::signing_secret(name), names::torrc_config_map(name));
     let seen = tokio::try_join!(
         network(cluster, &relay),
+        family(cluster, &relay),
         kept(cluster, &relay),
         look::<PartialObjectMeta<Secret>>(cluster, &relay, &identity),
         look::<PartialObjectMeta<Secret>>(cluster, &relay, &signing),
@@ -33,10 +34,11 @@ pub(crate) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
         look::<Service>(cluster, &relay, name),
         look::<Pod>(cluster, &relay, name),
     )?;
-    let (network, custody, identity, signing, torrc, claim, service, pod) = seen;
+    let (network, family, custody, identity, signing, torrc, claim, service, pod) = seen;
     Ok(Some(Observed {
         relay,
         network,
+        family,
         custody,
         identity,
         signing,
@@ -72,4 +74,13 @@ async fn network(cluster: &Cluster, relay: &Relay) -> kube::Result<NetworkText> 
     let data = config_maps.get_opt(&source.name).await?.and_then(|found| found.data);
     let text = data.and_then(|mut data| data.remove(&source.key));
     Ok(text.map_or(NetworkText::Missing, NetworkText::Text))
+}
+
+async fn family(cluster: &Cluster, relay: &Relay) -> kube::Result<FamilySeen> {
+    let Some(named) = &relay.spec.family else {
+        return Ok(FamilySeen::Unnamed);
+    };
+    let families: Api<RelayFamily> = Api::namespaced(cluster.client.clone(), &relay.namespace().unwrap_or_default());
+    let found = families.get_opt(&named.name).await?;
+    Ok(found.map_or(FamilySeen::Missing, |family| FamilySeen::There(Box::new(family))))
 }

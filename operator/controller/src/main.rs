@@ -10,6 +10,7 @@ mod apply;
 mod arguments;
 mod cluster;
 mod events;
+mod families;
 mod gather;
 mod lease;
 mod reconcile;
@@ -64,12 +65,21 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         &arguments.instance(),
     ));
     tokio::select! {
-        () = watch::run(cluster, arguments.watch_namespace.as_deref(), arguments.concurrency, stop.clone()) => {}
+        () = work(cluster, &arguments, stop.clone()) => {}
         lost = leader.keep(&telemetry) => return Err(lost),
     }
     leader.release().await;
     info!("operator stops");
     Ok(())
+}
+
+/// All loops, until they are asked to stop.
+async fn work(cluster: Arc<Cluster>, arguments: &Arguments, stop: Receiver<bool>) {
+    let namespace = arguments.watch_namespace.as_deref();
+    tokio::join!(
+        watch::run(Arc::clone(&cluster), namespace, arguments.concurrency, stop.clone()),
+        families::run(cluster, namespace, stop),
+    );
 }
 
 /// Waits until this process leads; `None` if it is asked to stop before.

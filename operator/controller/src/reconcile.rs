@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
+use kube::{Resource as _, ResourceExt as _};
 use operator_api::Relay;
 use operator_plan::decide;
 use tracing::{debug, info, warn};
@@ -41,8 +41,7 @@ pub(crate) async fn reconcile(
     let timer = cluster.telemetry.reconcile_seconds.start_timer();
     let done = round(&relay, &cluster).await;
     timer.observe_duration();
-    let result = if done.is_ok() { "ok" } else { "error" };
-    cluster.telemetry.reconciles.with_label_values(&[result]).inc();
+    cluster.telemetry.count_round(&Relay::kind(&()), done.is_ok());
     done
 }
 

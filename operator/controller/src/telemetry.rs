@@ -3,7 +3,7 @@
 use anyhow::Context as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
-use operator_api::{Relay, condition};
+use operator_api::{Relay, RelayFamily, condition};
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
@@ -31,8 +31,7 @@ pub(crate) fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<(
 /// What `/metrics` tells.
 pub(crate) struct Telemetry {
     registry: Registry,
-    /// Rounds, by `result`: ok, error.
-    pub(crate) reconciles: IntCounterVec,
+    reconciles: IntCounterVec,
     /// How long a round takes.
     pub(crate) reconcile_seconds: Histogram,
     /// Writes to the API server, by `kind`, `verb`, `result`. Renewals of the Lease are not in it.
@@ -41,6 +40,8 @@ pub(crate) struct Telemetry {
     pub(crate) leader: IntGauge,
     relays: IntGaugeVec,
     known: OnceLock<Store<DeserializeGuard<Relay>>>,
+    families: IntGaugeVec,
+    known_families: OnceLock<Store<DeserializeGuard<RelayFamily>>>,
 }
 
 impl Telemetry {
@@ -48,8 +49,8 @@ impl Telemetry {
         let new = Self {
             registry: Registry::new(),
             reconciles: IntCounterVec::new(
-                Opts::new("relayfleet_operator_reconciles_total", "Rounds, by result"),
-                &["result"],
+                Opts::new("relayfleet_operator_reconciles_total", "Rounds, by kind and result"),
+                &["kind", "result"],
             )?,
             reconcile_seconds: Histogram::with_opts(
                 HistogramOpts::new("relayfleet_operator_reconcile_seconds", "How long a round takes")
@@ -71,13 +72,33 @@ impl Telemetry {
                 &["ready"],
             )?,
             known: OnceLock::new(),
+            families: IntGaugeVec::new(
+                Opts::new(
+                    "relayfleet_operator_families",
+                    "RelayFamilies that the operator knows, by their condition Ready",
+                ),
+                &["ready"],
+            )?,
+            known_families: OnceLock::new(),
         };
         new.registry.register(Box::new(new.reconciles.clone()))?;
         new.registry.register(Box::new(new.reconcile_seconds.clone()))?;
         new.registry.register(Box::new(new.api_writes.clone()))?;
         new.registry.register(Box::new(new.leader.clone()))?;
         new.registry.register(Box::new(new.relays.clone()))?;
+        new.registry.register(Box::new(new.families.clone()))?;
         Ok(new)
+    }
+
+    /// A round of a resource of this kind has ended.
+    pub(crate) fn count_round(&self, kind: &str, well: bool) {
+        let result = if well { "ok" } else { "error" };
+        self.reconciles.with_label_values(&[kind, result]).inc();
+    }
+
+    /// As [`Self::count_relays_of`], for `relayfleet_operator_families`.
+    pub(crate) fn count_families_of(&self, store: Store<DeserializeGuard<RelayFamily>>) {
+        let _ = self.known_families.set(store);
     }
 
     /// Lets `relayfleet_operator_relays` count what this store knows.
@@ -88,6 +109,7 @@ impl Telemetry {
     /// The metrics in Prometheus' text form.
     pub(crate) fn text(&self) -> anyhow::Result<Vec<u8>> {
         self.count_relays();
+        self.count_families();
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
@@ -101,6 +123,17 @@ impl Telemetry {
             let ready = status.and_then(|status| status.conditions.iter().find(|c| c.type_ == condition::READY));
             let answer = ready.map_or("Unknown", |ready| ready.status.as_str());
             self.relays.with_label_values(&[answer]).inc();
+        }
+    }
+
+    fn count_families(&self) {
+        let Some(store) = self.known_families.get() else { return };
+        self.families.reset();
+        for family in store.state() {
+            let status = family.0.as_ref().ok().and_then(|family| family.status.as_ref());
+            let ready = status.and_then(|status| status.conditions.iter().find(|c| c.type_ == condition::READY));
+            let answer = ready.map_or("Unknown", |ready| ready.status.as_str());
+            self.families.with_label_values(&[answer]).inc();
         }
     }
 }

@@ -15,7 +15,7 @@ use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt as _};
-use operator_api::{Relay, names};
+use operator_api::{Relay, RelayFamily, names};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch::Receiver;
 use tracing::{debug, warn};
@@ -38,6 +38,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
     cluster.telemetry.count_relays_of(relays.store());
     let config_maps = scoped::<PartialObjectMeta<ConfigMap>>(&cluster.client, namespace);
     let by_network = relays_of_network(relays.store());
+    let by_family = members_of_family(relays.store());
     let backoff = Arc::new(Backoff::default());
     let failed = Arc::clone(&backoff);
     let rounds = watching::<Pod>(relays, &cluster.client, namespace);
@@ -45,6 +46,11 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
     let rounds = watching::<PersistentVolumeClaim>(rounds, &cluster.client, namespace);
     let rounds = watching::<Secret>(rounds, &cluster.client, namespace)
         .watches(config_maps, watcher::Config::default(), move |found| by_network(&found))
+        .watches(
+            scoped::<PartialObjectMeta<RelayFamily>>(&cluster.client, namespace),
+            watcher::Config::default(),
+            move |found| by_family(&found),
+        )
         .graceful_shutdown_on(async move {
             let _ = stop.wait_for(|stop| *stop).await; // an error means that nobody can ask any more
         })
@@ -77,7 +83,7 @@ where
     })
 }
 
-fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
+pub(crate) fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
 {
@@ -115,6 +121,28 @@ fn is_network_of(found: &PartialObjectMeta<ConfigMap>, relay: &GuardedRelay) -> 
     let network = relay.0.as_ref().ok().and_then(|relay| relay.spec.network.as_ref());
     let same_name = network.is_some_and(|network| Some(&network.config_map.name) == found.metadata.name.as_ref());
     same_name && relay.namespace() == found.metadata.namespace
+}
+
+/// A family wakes its members when its spec is another: of it their torrc is made, not of its status.
+fn members_of_family(
+    relays: Store<GuardedRelay>,
+) -> impl Fn(&PartialObjectMeta<RelayFamily>) -> Vec<ObjectRef<GuardedRelay>> + Send + Sync + 'static {
+    let known: Mutex<HashMap<String, Option<i64>>> = Mutex::default();
+    move |found| {
+        let uid = found.metadata.uid.clone().unwrap_or_default();
+        let generation = found.metadata.generation;
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.insert(uid, generation) == Some(generation) {
+            return Vec::new();
+        }
+        let names_it = |relay: &GuardedRelay| {
+            let family = relay.0.as_ref().ok().and_then(|relay| relay.spec.family.as_ref());
+            family.is_some_and(|family| Some(&family.name) == found.metadata.name.as_ref())
+                && relay.namespace() == found.metadata.namespace
+        };
+        let members = relays.state().into_iter().filter(|relay| names_it(relay));
+        members.map(|relay| ObjectRef::from_obj(relay.as_ref())).collect()
+    }
 }
 
 /// How often each Relay's round has failed in a row.

@@ -55,7 +55,7 @@ pub fn decide(seen: &Observed, settings: &Settings, now: &Time) -> Option<Plan> 
     if seen.relay.metadata.deletion_timestamp.is_some() {
         return None;
     }
-    let accepted = validate(&seen.relay, &seen.network, settings);
+    let accepted = validate(&seen.relay, &seen.network, &seen.family, settings);
     let identity = identity_verdict(seen, settings);
     let next_pod = accepted
         .as_ref()

@@ -21,7 +21,7 @@ pub struct Hurdle {
 }
 
 impl Hurdle {
-    fn passing(reason: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn passing(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
@@ -29,7 +29,7 @@ impl Hurdle {
         }
     }
 
-    fn standing(reason: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn standing(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             reason,
             message: message.into(),
@@ -68,6 +68,7 @@ pub(crate) fn config_refused(view: &View<'_>) -> Option<Hurdle> {
     let reason = match refusal {
         Refusal::NetworkMissing { .. } => "NetworkMissing",
         Refusal::Network { .. } => "NetworkInvalid",
+        Refusal::FamilyMissing(_) => "FamilyMissing",
         Refusal::NoTorImage => "NoImage",
         Refusal::Torrc { .. } => "TorrcRefused",
         _ => "SpecInvalid",
@@ -120,7 +121,7 @@ fn in_namespace(identity: &IdentityStatus) -> String {
     namespace.map_or_else(String::new, |namespace| format!(" in namespace {namespace}"))
 }
 
-fn taken(kind: &str) -> Hurdle {
+pub(crate) fn taken(kind: &str) -> Hurdle {
     Hurdle::standing(
         "NameTaken",
         format!(

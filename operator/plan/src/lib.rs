@@ -10,6 +10,7 @@
 pub mod decide;
 pub mod desired;
 pub mod difference;
+pub mod family;
 pub mod hurdles;
 pub mod identity;
 pub mod network;
@@ -19,6 +20,7 @@ pub mod status;
 pub mod validate;
 
 pub use decide::{Plan, Step, decide};
+pub use family::{FamilyObserved, FamilyPlan, FamilyStep, decide_family};
 pub use hurdles::Hurdle;
-pub use observed::{NetworkText, Observed, Seen};
+pub use observed::{FamilySeen, NetworkText, Observed, Seen};
 pub use settings::Settings;

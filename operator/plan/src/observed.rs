@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::{Resource, ResourceExt as _};
-use operator_api::{Relay, names};
+use operator_api::{Relay, RelayFamily, names};
 
 /// An object whose name we claim.
 #[derive(Debug, Clone, PartialEq)]
@@ -64,6 +64,17 @@ pub enum NetworkText {
     Text(String),
 }
 
+/// The family that the Relay names.
+#[derive(Debug, Clone, PartialEq)]
+pub enum FamilySeen {
+    /// It names none.
+    Unnamed,
+    /// There is none of that name.
+    Missing,
+    /// There is.
+    There(Box<RelayFamily>),
+}
+
 /// All facts of one round. The identity is seen without its keys: nothing here is secret.
 #[derive(Debug, Clone)]
 pub struct Observed {
@@ -71,6 +82,8 @@ pub struct Observed {
     pub relay: Relay,
     /// Lines of its network.
     pub network: NetworkText,
+    /// Its family.
+    pub family: FamilySeen,
     /// Metadata of the Secret in the operator's namespace that keeps the identity.
     pub custody: Seen<PartialObjectMeta<Secret>>,
     /// Metadata of the identity Secret beside the Relay.

@@ -31,7 +31,7 @@ pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
     RelayStatus {
         observed_generation: generation,
         conditions: answers
-            .map(|(type_, answer)| judged(&before, type_, answer, generation, now))
+            .map(|(type_, answer)| judged(&before.conditions, type_, answer, generation, now))
             .into(),
         identity: before.identity.clone().or_else(|| found_identity(view)),
         signing_key_expires: signing_ends(view).map(Time),
@@ -130,8 +130,8 @@ fn bound(view: &View<'_>) -> (&'static str, String) {
 }
 
 /// The time stays what it was as long as the answer does.
-fn judged(
-    before: &RelayStatus,
+pub(crate) fn judged(
+    before: &[Condition],
     type_: &str,
     answer: Result<(&'static str, String), Hurdle>,
     observed_generation: Option<i64>,
@@ -142,7 +142,6 @@ fn judged(
         Err(hurdle) => ("False", hurdle.reason, hurdle.message),
     };
     let same = before
-        .conditions
         .iter()
         .find(|old| old.type_ == type_ && old.status == status);
     Condition {

@@ -11,8 +11,9 @@ use relay_formats::torrc::Torrc;
 
 use crate::desired::torrc::torrc_text;
 use crate::identity::custody_of;
+use crate::family::contact::contact_line;
 use crate::network::{BadNetwork, network_lines};
-use crate::observed::NetworkText;
+use crate::observed::{FamilySeen, NetworkText};
 use crate::settings::Settings;
 
 /// A Relay that can be run.
@@ -60,6 +61,9 @@ pub enum Refusal {
     /// Burst below rate.
     #[error("spec.bandwidth.burst: must not be below rate; raise burst or leave it out")]
     Burst,
+    /// The family is not there.
+    #[error("spec.family.name: there is no RelayFamily {0} in this namespace; make it, or leave spec.family out")]
+    FamilyMissing(String),
     /// `engine: Tor` cannot take a new signing key while it runs.
     #[error("spec.identity.custody: C tor takes no new signing key while it runs; write InPod, or leave custody out")]
     Custody,
@@ -100,14 +104,19 @@ pub enum Refusal {
 ///
 /// # Errors
 /// The first thing that keeps the Relay from being run.
-pub fn validate(relay: &Relay, network: &NetworkText, settings: &Settings) -> Result<Accepted, Refusal> {
+pub fn validate(
+    relay: &Relay,
+    network: &NetworkText,
+    family: &FamilySeen,
+    settings: &Settings,
+) -> Result<Accepted, Refusal> {
     let spec = &relay.spec;
     if spec.engine == Engine::Tor && custody_of(relay) == Custody::Operator {
         return Err(Refusal::Custody);
     }
     let accepted = Accepted {
         nickname: spec.nickname.parse()?,
-        contact: contact(&spec.contact)?,
+        contact: contact(&spec.contact, relay, family)?,
         or_port: spec.or_port,
         address: address(relay)?,
         bandwidth: spec.bandwidth.as_ref().map(rates).transpose()?,
@@ -130,10 +139,23 @@ fn try_out(relay: &Relay, accepted: &Accepted) -> Result<(), Refusal> {
     })
 }
 
-fn contact(text: &str) -> Result<String, Refusal> {
-    let text = text.trim();
+fn contact(text: &str, relay: &Relay, family: &FamilySeen) -> Result<String, Refusal> {
+    let of_family = family_contact(relay, family)?;
+    let text = of_family.as_deref().unwrap_or(text).trim();
     let usable = !text.is_empty() && !text.chars().any(char::is_control);
     usable.then(|| text.to_owned()).ok_or(Refusal::Contact)
+}
+
+/// What the family says for its members, if it says anything.
+fn family_contact(relay: &Relay, family: &FamilySeen) -> Result<Option<String>, Refusal> {
+    match (&relay.spec.family, family) {
+        (Some(_), FamilySeen::There(family)) => {
+            let contact = family.spec.contact.as_ref();
+            Ok(contact.map(|contact| contact_line(contact, relay)))
+        }
+        (Some(named), FamilySeen::Unnamed | FamilySeen::Missing) => Err(Refusal::FamilyMissing(named.name.clone())),
+        (None, _) => Ok(None),
+    }
 }
 
 fn address(relay: &Relay) -> Result<Option<Ipv4Addr>, Refusal> {

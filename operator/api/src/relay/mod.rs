@@ -11,6 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::byte_rate::ByteRate;
+use crate::family::FamilyRef;
 use identity::Identity;
 use status::RelayStatus;
 
@@ -29,6 +30,7 @@ use status::RelayStatus;
     doc = "One relay of the Tor network: an identity (its keys), a volume, and the pod that runs it. Deleting a Relay stops \
            the pod and keeps keys and volume; a Relay of the same name takes them up again.",
     selectable = ".spec.role",
+    selectable = ".spec.family.name",
     printcolumn(name = "Role", type_ = "string", json_path = ".spec.role"),
     printcolumn(name = "Nickname", type_ = "string", json_path = ".spec.nickname"),
     printcolumn(name = "Fingerprint", type_ = "string", json_path = ".status.identity.rsaFingerprint"),
@@ -86,6 +88,10 @@ pub struct RelaySpec {
     /// Who keeps the relay's keys.
     #[serde(default)]
     pub identity: Identity,
+
+    /// The family that the relay belongs to, in the same namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub family: Option<FamilyRef>,
 
     /// The program's image. Without it the operator's own choice for the engine is used.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -10,7 +10,7 @@ use operator_plan::desired::identity::{new_identity, pods_part};
 use operator_plan::desired::signing::new_signing;
 use relay_formats::fingerprint::Ed25519Identity;
 
-use super::{ApplyError, api, create, put};
+use super::{ApplyError, api, create, put_where_it_says};
 use crate::cluster::Cluster;
 
 /// The one write that cannot be taken back: asked once more, then `create`, never anything else.
@@ -50,7 +50,7 @@ pub(super) async fn issue_signing(
     let keeper = keeper(cluster, relay).await?;
     let secret = new_signing(relay, &keeper, identity, SystemTime::now(), &mut rand::rng());
     let secret = secret.map_err(|error| ApplyError::Keys(error.to_string()))?;
-    put(cluster, relay, &secret, "apply the signing key").await
+    put_where_it_says(cluster, &secret, "apply the signing key").await
 }
 
 /// The Secret with the whole identity. If it is gone since the facts were gathered, the next round says so.

@@ -22,6 +22,7 @@ pub(crate) struct Request {
     /// With the subresource: `relays/status`.
     pub(crate) resource: String,
     pub(crate) namespace: String,
+    pub(crate) name: String,
     pub(crate) code: u64,
 }
 
@@ -82,6 +83,7 @@ fn request(entry: &Value) -> Request {
             format!("{resource}/{sub}")
         },
         namespace: text("/objectRef/namespace"),
+        name: text("/objectRef/name"),
         code: entry
             .pointer("/responseStatus/code")
             .and_then(Value::as_u64)

@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use serde_json::json;
+
 use crate::audit;
+use crate::families::family;
 use crate::operator::Operator;
 use crate::rounds::Scene;
 use crate::server::{CHART, KUBERNETES, server};
@@ -67,7 +70,7 @@ fn wrong_values_are_named() {
 }
 
 /// What the roles grant but the audit log does not show under that name.
-const NOT_SHOWN: [&str; 6] = [
+const NOT_SHOWN: [&str; 7] = [
     "patch events", // a repeated event within six minutes
     // Asked by the API server itself: of one who applies what is not there yet, and of one who gives it an owner.
     "create configmaps",
@@ -75,6 +78,7 @@ const NOT_SHOWN: [&str; 6] = [
     "delete configmaps",
     "delete services",
     "update relays/finalizers",
+    "update relayfamilies/finalizers",
 ];
 
 #[test]
@@ -82,7 +86,8 @@ const NOT_SHOWN: [&str; 6] = [
 fn the_operator_needs_all_of_its_rights_and_no_other() {
     let scene = Scene::new("rights");
     let operator = Operator::start(&scene.server, scene.namespace);
-    scene.apply_relay();
+    scene.server.apply(&family(scene.namespace, "oaks", json!({})));
+    scene.apply_relay_with(json!({"family": {"name": "oaks"}}));
     scene.await_pod();
     scene.rename_relay("other");
     scene.await_pod_of("other");

@@ -8,6 +8,7 @@
 mod audit;
 mod chart;
 mod custody;
+mod families;
 mod identity;
 mod manifests;
 mod operator;

@@ -5,18 +5,22 @@
 //! have the master key either, and the engine sees a signing key for some days.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, KeyToPath,
-    ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe, SeccompProfile,
-    SecretVolumeSource, SecurityContext, TCPSocketAction, Volume, VolumeMount,
+    Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, KeyToPath,
+    ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe,
+    ProjectedVolumeSource, SeccompProfile,
+    SecretVolumeSource, SecurityContext, TCPSocketAction, Volume, VolumeMount, VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
-use operator_api::{Custody, Relay, names};
+use operator_api::{Custody, Engine, Relay, names};
+use relay_formats::family_bundle::FILE_SUFFIX;
 use relay_formats::key_file;
 use sha2::{Digest as _, Sha256};
 
 use super::torrc::{SHUTDOWN_WAIT_SECONDS, TORRC_KEY, torrc_text};
 use super::{labels, owned};
+use crate::family::SHARDS_MAX;
+use crate::family::shard::{self, BUNDLE_KEY};
 use crate::identity::custody_of;
 use crate::settings::{Settings, pull_policy_text};
 use crate::validate::Accepted;
@@ -34,6 +38,10 @@ const VOLUME_ROOT: &str = "/var/lib/relayfleet";
 const IDENTITY_DIR: &str = "/etc/relayfleet/identity";
 /// Where the pod finds the signing key that the operator renews.
 pub const SIGNING_DIR: &str = "/etc/relayfleet/signing";
+/// Where a member finds its family's bundles.
+pub const FAMILY_DIR: &str = "/etc/relayfleet/family";
+/// Where C tor finds its family's keys.
+pub const FAMILY_KEYS_DIR: &str = "/etc/relayfleet/family-keys";
 const CONFIG_DIR: &str = "/etc/relayfleet/config";
 /// Any id from 10000 up, so that it is nobody on the node; our images say the same.
 const RELAY_UID: i64 = 10_001;
@@ -116,6 +124,7 @@ fn volumes(relay: &Relay) -> Vec<Volume> {
         },
     ];
     volumes.extend(signing_volume(relay));
+    volumes.extend(relay.spec.family.iter().flat_map(|family| family_volumes(relay, &family.name)));
     volumes
 }
 
@@ -149,6 +158,51 @@ fn signing_volume(relay: &Relay) -> Option<Volume> {
         }),
         ..Default::default()
     })
+}
+
+/// All ConfigMaps that the family could ever have: the pod need not change when it grows.
+fn family_volumes(relay: &Relay, family: &str) -> Vec<Volume> {
+    let file = |key: &str, path: String| KeyToPath {
+        key: key.to_owned(),
+        path,
+        mode: None,
+    };
+    let shard = |index: usize| {
+        let mut items = match relay.spec.engine {
+            Engine::Builtin => vec![file(BUNDLE_KEY, format!("{index}{FILE_SUFFIX}"))],
+            Engine::Tor => Vec::new(),
+        };
+        if relay.spec.engine == Engine::Tor && index == 0 {
+            items.push(file(shard::TORRC_KEY, format!("{index}.torrc")));
+        }
+        (!items.is_empty()).then(|| VolumeProjection {
+            config_map: Some(ConfigMapProjection {
+                name: names::family_shard(family, index),
+                items: Some(items),
+                optional: Some(true), // the family may be younger than its members
+            }),
+            ..Default::default()
+        })
+    };
+    let shards = Volume {
+        name: "family".to_owned(),
+        projected: Some(ProjectedVolumeSource {
+            sources: Some((0..SHARDS_MAX).filter_map(shard).collect()),
+            ..Default::default()
+        }),
+        ..Default::default()
+    };
+    let keys = (relay.spec.engine == Engine::Tor).then(|| Volume {
+        name: "family-keys".to_owned(),
+        secret: Some(SecretVolumeSource {
+            secret_name: Some(names::family_shared_secret(family)),
+            default_mode: Some(0o440),
+            optional: Some(true),
+            ..Default::default()
+        }),
+        ..Default::default()
+    });
+    std::iter::once(shards).chain(keys).collect()
 }
 
 fn item(name: &str) -> KeyToPath {
@@ -220,6 +274,12 @@ fn relay_mounts(relay: &Relay) -> Vec<VolumeMount> {
     let mut mounts = vec![mount("data", VOLUME_ROOT, false), mount("config", CONFIG_DIR, true)];
     if custody_of(relay) == Custody::Operator {
         mounts.push(mount("signing", SIGNING_DIR, true));
+    }
+    if relay.spec.family.is_some() {
+        mounts.push(mount("family", FAMILY_DIR, true));
+        if relay.spec.engine == Engine::Tor {
+            mounts.push(mount("family-keys", FAMILY_KEYS_DIR, true));
+        }
     }
     mounts
 }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
-use operator_api::{Custody, Relay, names};
+use operator_api::{Custody, Engine, Relay, names};
 
 use super::{owned, pod};
 use crate::identity::custody_of;
@@ -44,6 +44,16 @@ pub fn torrc_text(relay: &Relay, accepted: &Accepted) -> String {
     line("DataDirectory", &pod::DATA_DIRECTORY);
     line("Log", &"notice stdout");
     line("ShutdownWaitLength", &format_args!("{SHUTDOWN_WAIT_SECONDS} seconds"));
+    if relay.spec.family.is_some() {
+        match relay.spec.engine {
+            Engine::Builtin => line("FamilyDirectory", &pod::FAMILY_DIR),
+            Engine::Tor => {
+                line("FamilyId", &"*");
+                line("FamilyKeyDirectory", &pod::FAMILY_KEYS_DIR);
+                line("%include", &format_args!("{}/*.torrc", pod::FAMILY_DIR));
+            }
+        }
+    }
     match custody_of(relay) {
         Custody::Operator => {
             line("OfflineMasterKey", &1);

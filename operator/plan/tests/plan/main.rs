@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)] // helpers of tests are tests too
 
 mod custody;
+mod family;
 mod life;
 mod objects;
 mod world;

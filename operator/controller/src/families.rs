@@ -1,0 +1,151 @@
+//! The loop for RelayFamilies, beside the one for Relays and as thin.
+
+mod apply;
+mod gather;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::{self, Action, Config, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Resource, ResourceExt as _};
+use operator_api::{Relay, RelayFamily, names};
+use operator_plan::{FamilyStep, decide_family};
+use tokio::sync::watch::Receiver;
+use tracing::{debug, info, warn};
+
+use crate::cluster::Cluster;
+use crate::reconcile::RoundError;
+use crate::watch::scoped;
+
+type GuardedFamily = DeserializeGuard<RelayFamily>;
+
+/// Watches tell of every change; this is for the one that was missed, and for certificates that grow old.
+const LOOK_AGAIN: Duration = Duration::from_secs(10 * 60);
+const LOOK_AGAIN_SOON: Duration = Duration::from_millis(500);
+const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
+/// A round waits this long before it looks: when a fleet comes up its members come one by one, and one write does for many.
+/// (A debounce would wait for as long as anybody comes.)
+const GATHERING: Duration = Duration::from_secs(2);
+/// Families worked on at once; most of the time they wait.
+const CONCURRENCY: u16 = 16;
+
+/// Runs until asked to stop; rounds under way are finished.
+pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, mut stop: Receiver<bool>) {
+    let families = Controller::new(
+        scoped::<GuardedFamily>(&cluster.client, namespace),
+        watcher::Config::default(),
+    )
+    .with_config(Config::default().concurrency(CONCURRENCY));
+    cluster.telemetry.count_families_of(families.store());
+    let neighbours = neighbours(families.store());
+    let labelled = || watcher::Config::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
+    families
+        .watches(
+            scoped::<DeserializeGuard<Relay>>(&cluster.client, namespace),
+            watcher::Config::default(),
+            move |relay| neighbours(&relay),
+        )
+        .watches(
+            scoped::<PartialObjectMeta<ConfigMap>>(&cluster.client, namespace),
+            labelled(),
+            |found| family_of(&found),
+        )
+        .watches(
+            scoped::<PartialObjectMeta<Secret>>(&cluster.client, namespace),
+            labelled(),
+            |found| family_of(&found),
+        )
+        .graceful_shutdown_on(async move {
+            let _ = stop.wait_for(|stop| *stop).await; // an error means that nobody can ask any more
+        })
+        .run(reconcile, |_, _, _| Action::requeue(AFTER_A_FAILURE), Arc::clone(&cluster))
+        .for_each(|round| {
+            match round {
+                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+                Err(error) => warn!("{error}"),
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// A Relay may have come to one family of its namespace and gone from another: all of them look.
+fn neighbours(
+    families: Store<GuardedFamily>,
+) -> impl Fn(&DeserializeGuard<Relay>) -> Vec<ObjectRef<GuardedFamily>> + Send + Sync + 'static {
+    move |relay| {
+        let all = families.state().into_iter();
+        all.filter(|family| family.namespace() == relay.namespace())
+            .map(|family| ObjectRef::from_obj(family.as_ref()))
+            .collect()
+    }
+}
+
+/// The family whose name a label bears.
+fn family_of<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<GuardedFamily>> {
+    let labels = object.metadata.labels.as_ref()?;
+    let family = labels.get(names::LABEL_FAMILY)?;
+    let namespace = labels.get(names::LABEL_NAMESPACE).or(object.metadata.namespace.as_ref())?;
+    Some(ObjectRef::new(family).within(namespace))
+}
+
+async fn reconcile(family: Arc<GuardedFamily>, cluster: Arc<Cluster>) -> Result<Action, RoundError> {
+    tokio::time::sleep(GATHERING).await;
+    let timer = cluster.telemetry.reconcile_seconds.start_timer();
+    let done = round(&family, &cluster).await;
+    timer.observe_duration();
+    cluster.telemetry.count_round(&RelayFamily::kind(&()), done.is_ok());
+    done
+}
+
+async fn round(family: &GuardedFamily, cluster: &Cluster) -> Result<Action, RoundError> {
+    let (namespace, name) = (family.namespace().unwrap_or_default(), family.name_any());
+    if let Err(invalid) = &family.0 {
+        warn!(
+            namespace,
+            name,
+            error = invalid.error,
+            "this RelayFamily cannot be read; nothing is done for it"
+        );
+        return Ok(Action::await_change());
+    }
+    let Some(seen) = gather::gather(cluster, &namespace, &name).await? else {
+        return Ok(Action::await_change());
+    };
+    let Some(plan) = decide_family(&seen, &Time(Timestamp::now())) else {
+        return Ok(Action::await_change());
+    };
+    let family = &seen.family;
+    if family.status.as_ref() != Some(&plan.status) {
+        apply::status(cluster, family, &plan.status).await?;
+    }
+    for step in &plan.steps {
+        match apply::apply(cluster, family, step).await {
+            Ok(()) => info!(namespace, name, step = step_name(step), "done"),
+            Err(error) if error.is_conflict() => {
+                debug!(namespace, name, %error, "the facts were old");
+                return Ok(Action::requeue(LOOK_AGAIN_SOON));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // What was written wakes the next round, which says that all is well.
+    Ok(Action::requeue(LOOK_AGAIN))
+}
+
+/// Never the step itself: it may hold more than a log should.
+fn step_name(step: &FamilyStep) -> &'static str {
+    match step {
+        FamilyStep::CreateKey(_) => "CreateKey",
+        FamilyStep::ApplyShard(_) => "ApplyShard",
+        FamilyStep::ApplyWellKnown(_) => "ApplyWellKnown",
+        FamilyStep::ApplyShared(_) => "ApplyShared",
+    }
+}
