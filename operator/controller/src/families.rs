@@ -65,7 +65,11 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, mut stop
         .graceful_shutdown_on(async move {
             let _ = stop.wait_for(|stop| *stop).await; // an error means that nobody can ask any more
         })
-        .run(reconcile, |_, _, _| Action::requeue(AFTER_A_FAILURE), Arc::clone(&cluster))
+        .run(
+            reconcile,
+            |_, _, _| Action::requeue(AFTER_A_FAILURE),
+            Arc::clone(&cluster),
+        )
         .for_each(|round| {
             match round {
                 Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
@@ -92,7 +96,9 @@ fn neighbours(
 fn family_of<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<GuardedFamily>> {
     let labels = object.metadata.labels.as_ref()?;
     let family = labels.get(names::LABEL_FAMILY)?;
-    let namespace = labels.get(names::LABEL_NAMESPACE).or(object.metadata.namespace.as_ref())?;
+    let namespace = labels
+        .get(names::LABEL_NAMESPACE)
+        .or(object.metadata.namespace.as_ref())?;
     Some(ObjectRef::new(family).within(namespace))
 }
 

@@ -126,7 +126,8 @@ fn steps(seen: &FamilyObserved, keys: &KeyVerdict, shards: Vec<ShardPlan>) -> Ve
     };
     let shards = shards.into_iter().map(|plan| FamilyStep::ApplyShard(Box::new(plan)));
     let well_known = well_known(seen, keys);
-    let well_known = wants_write(&seen.well_known, &well_known).then(|| FamilyStep::ApplyWellKnown(Box::new(well_known)));
+    let well_known =
+        wants_write(&seen.well_known, &well_known).then(|| FamilyStep::ApplyWellKnown(Box::new(well_known)));
     let shared = (seen.members.iter().any(|member| member.c_tor) && !is_shared(seen, keys))
         .then(|| FamilyStep::ApplyShared(keys.clone()));
     shards.chain(shared).chain(well_known).collect()

@@ -141,9 +141,7 @@ pub(crate) fn judged(
         Ok((reason, message)) => ("True", reason, message),
         Err(hurdle) => ("False", hurdle.reason, hurdle.message),
     };
-    let same = before
-        .iter()
-        .find(|old| old.type_ == type_ && old.status == status);
+    let same = before.iter().find(|old| old.type_ == type_ && old.status == status);
     Condition {
         type_: type_.to_owned(),
         status: status.to_owned(),

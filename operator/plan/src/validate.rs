@@ -10,8 +10,8 @@ use relay_formats::nickname::{BadNickname, Nickname};
 use relay_formats::torrc::Torrc;
 
 use crate::desired::torrc::torrc_text;
-use crate::identity::custody_of;
 use crate::family::contact::contact_line;
+use crate::identity::custody_of;
 use crate::network::{BadNetwork, network_lines};
 use crate::observed::{FamilySeen, NetworkText};
 use crate::settings::Settings;

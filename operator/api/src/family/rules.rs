@@ -31,7 +31,8 @@ pub(super) fn ed25519_id() -> Rule {
 }
 
 pub(super) fn email() -> Rule {
-    Rule::new(r"self.matches('^[^@\\s\\pC]+@[^@\\s\\pC]+$')").message("write an e-mail address, for example tor@example.org")
+    Rule::new(r"self.matches('^[^@\\s\\pC]+@[^@\\s\\pC]+$')")
+        .message("write an e-mail address, for example tor@example.org")
 }
 
 pub(super) fn url() -> Rule {
@@ -40,7 +41,8 @@ pub(super) fn url() -> Rule {
 }
 
 pub(super) fn pgp() -> Rule {
-    Rule::new("self.matches('^[0-9A-Fa-f]{40}$')").message("write the key's fingerprint: 40 hexadecimal digits, without blanks")
+    Rule::new("self.matches('^[0-9A-Fa-f]{40}$')")
+        .message("write the key's fingerprint: 40 hexadecimal digits, without blanks")
 }
 
 pub(super) fn no_blanks() -> Rule {

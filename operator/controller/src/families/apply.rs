@@ -61,12 +61,18 @@ pub(super) async fn apply(cluster: &Cluster, family: &RelayFamily, step: &Family
 }
 
 /// In the order of `keys`. One that is gone since the facts were gathered is for the next round to tell.
-async fn secrets(cluster: &Cluster, family: &RelayFamily, keys: &[FamilyKey]) -> Result<Vec<Ed25519Secret>, ApplyError> {
+async fn secrets(
+    cluster: &Cluster,
+    family: &RelayFamily,
+    keys: &[FamilyKey],
+) -> Result<Vec<Ed25519Secret>, ApplyError> {
     let kept: Api<Secret> = Api::namespaced(cluster.client.clone(), &cluster.settings.custody_namespace);
     let (namespace, name) = (family.namespace().unwrap_or_default(), family.name_any());
     let mut secrets = Vec::new();
     for key in keys {
-        let found = kept.get_opt(&names::family_key_secret(&namespace, &name, key.generation)).await;
+        let found = kept
+            .get_opt(&names::family_key_secret(&namespace, &name, key.generation))
+            .await;
         let found = found.map_err(|source| ApplyError::Api {
             step: "look for a family's key",
             source,
@@ -74,7 +80,10 @@ async fn secrets(cluster: &Cluster, family: &RelayFamily, keys: &[FamilyKey]) ->
         let secret = secret_key(family, &found.ok_or(ApplyError::IdentityAppeared)?);
         let secret = secret.map_err(|error| ApplyError::Keys(error.to_string()))?;
         if secret.public() != key.id {
-            return Err(ApplyError::Keys(format!("the Secret holds another key than that of {}", key.id)));
+            return Err(ApplyError::Keys(format!(
+                "the Secret holds another key than that of {}",
+                key.id
+            )));
         }
         secrets.push(secret);
     }

@@ -31,9 +31,10 @@ pub(super) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
         members(cluster, namespace, name),
         look::<PartialObjectMeta<Secret>>(cluster, &family, custody, key(generation)),
         look::<PartialObjectMeta<Secret>>(cluster, &family, custody, key(generation - 1)),
-        try_join_all((0..SHARDS_MAX).map(|index| {
-            look::<ConfigMap>(cluster, &family, namespace, names::family_shard(name, index))
-        })),
+        try_join_all(
+            (0..SHARDS_MAX)
+                .map(|index| { look::<ConfigMap>(cluster, &family, namespace, names::family_shard(name, index)) })
+        ),
         look::<ConfigMap>(cluster, &family, namespace, names::family_well_known(name)),
         look::<PartialObjectMeta<Secret>>(cluster, &family, namespace, names::family_shared_secret(name)),
     )?;
@@ -51,7 +52,9 @@ pub(super) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
 /// The Relays that name the family and have an identity; one that cannot be read has no place in it.
 async fn members(cluster: &Cluster, namespace: &str, family: &str) -> kube::Result<Vec<Member>> {
     let relays: Api<DeserializeGuard<Relay>> = Api::namespaced(cluster.client.clone(), namespace);
-    let mut page = ListParams::default().fields(&format!("spec.family.name={family}")).limit(PAGE);
+    let mut page = ListParams::default()
+        .fields(&format!("spec.family.name={family}"))
+        .limit(PAGE);
     let mut members = Vec::new();
     loop {
         let found = relays.list(&page).await?;

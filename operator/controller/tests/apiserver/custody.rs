@@ -79,7 +79,9 @@ fn a_signing_key_is_renewed_at_half_life_by_one_secret_and_a_restart_writes_noth
     };
     let rounds = |operator: &Operator| {
         await_yes("a round", || {
-            operator.http("/metrics").contains("reconciles_total{kind=\"Relay\",result=\"ok\"}")
+            operator
+                .http("/metrics")
+                .contains("reconciles_total{kind=\"Relay\",result=\"ok\"}")
         });
     };
     let operator = Operator::start(&scene.server, scene.namespace);

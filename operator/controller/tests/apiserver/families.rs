@@ -37,25 +37,43 @@ fn a_member_gets_a_certificate_and_the_familys_key_stays_with_the_operator() {
     let operator = Operator::start(&scene.server, scene.namespace);
     scene.apply_relay_with(json!({"family": {"name": "oaks"}}));
     let refused = scene.await_reason("ConfigAccepted", "FamilyMissing");
-    assert!(refused["message"].as_str().unwrap().contains("RelayFamily oaks"), "{refused}");
+    assert!(
+        refused["message"].as_str().unwrap().contains("RelayFamily oaks"),
+        "{refused}"
+    );
 
     let contact = json!({"email": "tor@example.org", "url": "https://example.org"});
-    scene.server.apply(&family(scene.namespace, "oaks", json!({"contact": contact})));
+    scene
+        .server
+        .apply(&family(scene.namespace, "oaks", json!({"contact": contact})));
     scene.await_pod();
-    await_yes("a certificate", || bundle(&scene).is_some_and(|bundle| bundle.certs.len() == 1));
+    await_yes("a certificate", || {
+        bundle(&scene).is_some_and(|bundle| bundle.certs.len() == 1)
+    });
     await_yes("a member", || status(&scene)["members"] == 1);
-    await_yes("a family that is ready", || status(&scene)["conditions"][0]["reason"] == "Issued");
+    await_yes("a family that is ready", || {
+        status(&scene)["conditions"][0]["reason"] == "Issued"
+    });
 
     let relay = scene.get("relay/demo").unwrap()["status"]["identity"].clone();
     let member: Ed25519Identity = relay["ed25519Id"].as_str().unwrap().parse().unwrap();
     let held = bundle(&scene).unwrap();
     let id = family_of(&held.certs[0].1, &member, SystemTime::now()).unwrap();
     assert_eq!(status(&scene)["familyIds"][0]["id"], id.to_string());
-    assert_eq!(held.members.iter().map(RsaIdentity::to_string).collect::<Vec<_>>(), [relay["rsaFingerprint"].as_str().unwrap()]);
+    assert_eq!(
+        held.members.iter().map(RsaIdentity::to_string).collect::<Vec<_>>(),
+        [relay["rsaFingerprint"].as_str().unwrap()]
+    );
     let proof = scene.get("configmap/oaks-well-known").unwrap();
     assert_eq!(proof["data"]["ed25519-family-id.txt"], format!("{id}\n"));
     let torrc = scene.get("configmap/demo-torrc").unwrap();
-    assert!(torrc["data"]["torrc"].as_str().unwrap().contains("proof:uri-familyid-ed25519"), "{torrc}");
+    assert!(
+        torrc["data"]["torrc"]
+            .as_str()
+            .unwrap()
+            .contains("proof:uri-familyid-ed25519"),
+        "{torrc}"
+    );
 
     let kept = scene.server.get(KEYS, "secret/family.oaks.family-1").unwrap();
     let kept: Secret = serde_json::from_value(kept).unwrap();
@@ -65,13 +83,24 @@ fn a_member_gets_a_certificate_and_the_familys_key_stays_with_the_operator() {
     let beside: Value = serde_json::from_str(&scene.kubectl(&["get", "secrets", "-o", "json"])).unwrap();
     let beside: Vec<Secret> = serde_json::from_value(beside["items"].clone()).unwrap();
     for (name, file) in beside.iter().flat_map(|secret| secret.data.iter().flatten()) {
-        assert!(!file.0.windows(32).any(|window| window == &key.expanded()[..32]), "{name}");
+        assert!(
+            !file.0.windows(32).any(|window| window == &key.expanded()[..32]),
+            "{name}"
+        );
     }
 
     // A second key beside the first.
-    scene.server.apply(&family(scene.namespace, "oaks", json!({"contact": contact, "rotation": {"generation": 2}})));
-    await_yes("both certificates", || bundle(&scene).is_some_and(|bundle| bundle.certs.len() == 2));
-    await_yes("both keys told", || status(&scene)["familyIds"][1]["state"] == "Retiring");
+    scene.server.apply(&family(
+        scene.namespace,
+        "oaks",
+        json!({"contact": contact, "rotation": {"generation": 2}}),
+    ));
+    await_yes("both certificates", || {
+        bundle(&scene).is_some_and(|bundle| bundle.certs.len() == 2)
+    });
+    await_yes("both keys told", || {
+        status(&scene)["familyIds"][1]["state"] == "Retiring"
+    });
     operator.stop();
 
     let written = audit::writes(&scene.server, scene.namespace);
@@ -120,7 +149,9 @@ fn adding_one_relay_to_a_family_of_200_takes_at_most_four_writes() {
     scene.server.apply(&family(scene.namespace, "oaks", json!({})));
     bring_two_hundred(&scene);
     let operator = Operator::start(&scene.server, scene.namespace);
-    await_yes("200 certificates", || bundle(&scene).is_some_and(|bundle| bundle.certs.len() == 200));
+    await_yes("200 certificates", || {
+        bundle(&scene).is_some_and(|bundle| bundle.certs.len() == 200)
+    });
     await_yes("200 members", || status(&scene)["conditions"][0]["reason"] == "Issued");
     await_yes("every Relay's word", || {
         audit::count(&scene.server, scene.namespace, "patch", "relays/status") >= 200
@@ -129,20 +160,28 @@ fn adding_one_relay_to_a_family_of_200_takes_at_most_four_writes() {
     // What a relay itself needs (names that begin with its own) is written in a family or out of one.
     let of_family = || -> Vec<_> {
         let writes = audit::writes(&scene.server, scene.namespace);
-        writes.into_iter().filter(|write| !write.name.starts_with("demo") && !write.name.is_empty()).collect()
+        writes
+            .into_iter()
+            .filter(|write| !write.name.starts_with("demo") && !write.name.is_empty())
+            .collect()
     };
     let written = of_family().len();
 
     scene.apply_relay_with(json!({"family": {"name": "oaks"}}));
     scene.await_pod();
-    await_yes("its certificate", || bundle(&scene).is_some_and(|bundle| bundle.certs.len() == 201));
+    await_yes("its certificate", || {
+        bundle(&scene).is_some_and(|bundle| bundle.certs.len() == 201)
+    });
     await_yes("its place in the status", || status(&scene)["members"] == 201);
     await_yes("rest", || status(&scene)["conditions"][0]["reason"] == "Issued");
     operator.stop();
     let more = of_family()[written..].to_vec();
     assert!((1..=4).contains(&more.len()), "{more:?}");
     let after = bundle(&scene).unwrap();
-    assert!(before.certs.iter().all(|cert| after.certs.contains(cert)), "nobody else publishes anew for it");
+    assert!(
+        before.certs.iter().all(|cert| after.certs.contains(cert)),
+        "nobody else publishes anew for it"
+    );
 }
 
 #[test]
@@ -152,24 +191,62 @@ fn bad_families_are_refused_with_field_and_remedy() {
     let member = |fields: Value| json!({"externalMembers": [fields]});
     let contact = |fields: Value| json!({"contact": fields});
     let cases = [
-        (json!({"rotation": {"overlap": "1d"}}), "spec.rotation.overlap", "use 2d to 90d"),
-        (json!({"rotation": {"generation": 0}}), "spec.rotation.generation", "greater than or equal to 1"),
-        (member(json!({"rsaFingerprint": "$AB"})), "rsaFingerprint", "40 hexadecimal digits"),
-        (member(json!({"rsaFingerprint": "AB".repeat(20), "ed25519Id": "x"})), "ed25519Id", "43 characters"),
-        (contact(json!({"email": "tor at example.org"})), "spec.contact.email", "write an e-mail address"),
+        (
+            json!({"rotation": {"overlap": "1d"}}),
+            "spec.rotation.overlap",
+            "use 2d to 90d",
+        ),
+        (
+            json!({"rotation": {"generation": 0}}),
+            "spec.rotation.generation",
+            "greater than or equal to 1",
+        ),
+        (
+            member(json!({"rsaFingerprint": "$AB"})),
+            "rsaFingerprint",
+            "40 hexadecimal digits",
+        ),
+        (
+            member(json!({"rsaFingerprint": "AB".repeat(20), "ed25519Id": "x"})),
+            "ed25519Id",
+            "43 characters",
+        ),
+        (
+            contact(json!({"email": "tor at example.org"})),
+            "spec.contact.email",
+            "write an e-mail address",
+        ),
         (contact(json!({})), "spec.contact.email", "Required value"),
-        (contact(json!({"email": "a@b.c", "url": "http://b.c"})), "spec.contact.url", "https address"),
-        (contact(json!({"email": "a@b.c", "pgp": "1234"})), "spec.contact.pgp", "40 hexadecimal digits"),
-        (contact(json!({"email": "a@b.c", "hoster": "two words"})), "spec.contact.hoster", "without blanks"),
+        (
+            contact(json!({"email": "a@b.c", "url": "http://b.c"})),
+            "spec.contact.url",
+            "https address",
+        ),
+        (
+            contact(json!({"email": "a@b.c", "pgp": "1234"})),
+            "spec.contact.pgp",
+            "40 hexadecimal digits",
+        ),
+        (
+            contact(json!({"email": "a@b.c", "hoster": "two words"})),
+            "spec.contact.hoster",
+            "without blanks",
+        ),
         (json!({"mode": "Shared"}), "spec.mode", "unknown field"),
     ];
     for (spec, field, remedy) in cases {
-        let refused = server.try_apply(&family("default", "bad", spec.clone())).expect_err(&spec.to_string());
+        let refused = server
+            .try_apply(&family("default", "bad", spec.clone()))
+            .expect_err(&spec.to_string());
         assert!(refused.contains(field) && refused.contains(remedy), "{spec}: {refused}");
     }
     server.apply(&family("default", "good", json!({"rotation": {"generation": 2}})));
     for generation in [1, 4] {
-        let refused = server.try_apply(&family("default", "good", json!({"rotation": {"generation": generation}})));
+        let refused = server.try_apply(&family(
+            "default",
+            "good",
+            json!({"rotation": {"generation": generation}}),
+        ));
         assert!(refused.unwrap_err().contains("raise it by one"));
     }
     server.apply(&family("default", "good", json!({"rotation": {"generation": 3}})));

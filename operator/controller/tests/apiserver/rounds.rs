@@ -202,7 +202,9 @@ fn a_restarted_operator_writes_nothing() {
 
     let operator = Operator::start(&scene.server, scene.namespace);
     await_yes("a round", || {
-        operator.http("/metrics").contains("reconciles_total{kind=\"Relay\",result=\"ok\"}")
+        operator
+            .http("/metrics")
+            .contains("reconciles_total{kind=\"Relay\",result=\"ok\"}")
     });
     let metrics = operator.http("/metrics");
     assert!(!metrics.contains("relayfleet_operator_api_writes_total{"), "{metrics}");

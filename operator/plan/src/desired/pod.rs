@@ -5,10 +5,10 @@
 //! have the master key either, and the engine sees a signing key for some days.
 
 use k8s_openapi::api::core::v1::{
-    Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource, KeyToPath,
-    ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe,
-    ProjectedVolumeSource, SeccompProfile,
-    SecretVolumeSource, SecurityContext, TCPSocketAction, Volume, VolumeMount, VolumeProjection,
+    Capabilities, ConfigMapProjection, ConfigMapVolumeSource, Container, ContainerPort, EnvVar, EnvVarSource,
+    KeyToPath, ObjectFieldSelector, PersistentVolumeClaimVolumeSource, Pod, PodSecurityContext, PodSpec, Probe,
+    ProjectedVolumeSource, SeccompProfile, SecretVolumeSource, SecurityContext, TCPSocketAction, Volume, VolumeMount,
+    VolumeProjection,
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
@@ -124,7 +124,13 @@ fn volumes(relay: &Relay) -> Vec<Volume> {
         },
     ];
     volumes.extend(signing_volume(relay));
-    volumes.extend(relay.spec.family.iter().flat_map(|family| family_volumes(relay, &family.name)));
+    volumes.extend(
+        relay
+            .spec
+            .family
+            .iter()
+            .flat_map(|family| family_volumes(relay, &family.name)),
+    );
     volumes
 }
 

@@ -15,7 +15,11 @@ pub fn contact_line(contact: &FamilyContact, relay: &Relay) -> String {
         Custody::Operator => "y",
         Custody::InPod => "n",
     };
-    let rate = relay.spec.bandwidth.as_ref().map(|bandwidth| bandwidth.rate.bytes_per_second());
+    let rate = relay
+        .spec
+        .bandwidth
+        .as_ref()
+        .map(|bandwidth| bandwidth.rate.bytes_per_second());
     let megabits = rate.map(|rate| (rate / 125_000).max(1).to_string());
     let fields = [
         ("email", Some(address(&contact.email))),
@@ -26,9 +30,14 @@ pub fn contact_line(contact: &FamilyContact, relay: &Relay) -> String {
         ("hoster", contact.hoster.clone()),
         ("uplinkbw", megabits),
         ("offlinemasterkey", Some(custody.to_owned())),
-        ("signingkeylifetime", Some(relay.spec.identity.signing_key_lifetime.count().to_string())),
+        (
+            "signingkeylifetime",
+            Some(relay.spec.identity.signing_key_lifetime.count().to_string()),
+        ),
         ("ciissversion", Some("3".to_owned())),
     ];
-    let said = fields.into_iter().filter_map(|(key, value)| Some(format!("{key}:{}", value?)));
+    let said = fields
+        .into_iter()
+        .filter_map(|(key, value)| Some(format!("{key}:{}", value?)));
     said.collect::<Vec<_>>().join(" ")
 }

@@ -134,7 +134,10 @@ pub fn new_key(family: &RelayFamily, generation: i32, settings: &Settings, dice:
 /// # Errors
 /// It lacks the key file, or that is none.
 pub fn secret_key(family: &RelayFamily, kept: &Secret) -> Result<Ed25519Secret, KeyFileError> {
-    let file = kept.data.as_ref().and_then(|data| data.get(&file_name(&family.name_any())));
+    let file = kept
+        .data
+        .as_ref()
+        .and_then(|data| data.get(&file_name(&family.name_any())));
     key_file::decode_ed25519_secret(Ed25519Role::Family, file.map_or(&[], |file| &file.0))
 }
 
@@ -146,7 +149,12 @@ pub fn shared_keys(family: &RelayFamily, keys: &[FamilyKey], secrets: &[Ed25519S
     let files = keys.iter().zip(secrets).map(|(key, secret)| {
         let file = key_file::encode_ed25519_secret(Ed25519Role::Family, secret);
         (
-            format!("{}-{}{}", family.name_any(), key.generation, key_file::FAMILY_SECRET_SUFFIX),
+            format!(
+                "{}-{}{}",
+                family.name_any(),
+                key.generation,
+                key_file::FAMILY_SECRET_SUFFIX
+            ),
             ByteString(file.to_vec()),
         )
     });

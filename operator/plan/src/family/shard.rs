@@ -56,7 +56,8 @@ pub(super) fn plan(seen: &FamilyObserved, keys: &[FamilyKey], now: SystemTime) -
         members.sort();
         let found = found.get(index).cloned().unwrap_or_default();
         // An empty ConfigMap is made only for the first: by it members know the list.
-        if members.is_empty() && matches!(seen.shards.get(index), Some(Seen::Absent)) && (index > 0 || list.is_empty()) {
+        if members.is_empty() && matches!(seen.shards.get(index), Some(Seen::Absent)) && (index > 0 || list.is_empty())
+        {
             continue;
         }
         if matches!(seen.shards.get(index), Some(Seen::Foreign)) {
@@ -67,18 +68,31 @@ pub(super) fn plan(seen: &FamilyObserved, keys: &[FamilyKey], now: SystemTime) -
             let mut good = good.filter(|(_, cert)| family_of(cert, member, now) == Some(key.id));
             good.next().map(|(_, cert)| cert.clone())
         };
-        let wanted: Vec<(Ed25519Identity, &FamilyKey)> =
-            members.iter().flat_map(|member| keys.iter().map(|key| (*member, key))).collect();
-        let any_due = wanted.iter().any(|(member, key)| held(member, key).is_some_and(|cert| !fresh(&cert, RENEW_AT)));
+        let wanted: Vec<(Ed25519Identity, &FamilyKey)> = members
+            .iter()
+            .flat_map(|member| keys.iter().map(|key| (*member, key)))
+            .collect();
+        let any_due = wanted
+            .iter()
+            .any(|(member, key)| held(member, key).is_some_and(|cert| !fresh(&cert, RENEW_AT)));
         let left = if any_due { RENEW_WITH } else { RENEW_AT };
-        let mut plan = ShardPlan { index, listed: list.clone(), kept: Vec::new(), issue: Vec::new() };
+        let mut plan = ShardPlan {
+            index,
+            listed: list.clone(),
+            kept: Vec::new(),
+            issue: Vec::new(),
+        };
         for (member, key) in wanted {
             match held(&member, key).filter(|cert| fresh(cert, left)) {
                 Some(cert) => plan.kept.push((member, cert)),
                 None => plan.issue.push((member, key.clone())),
             }
         }
-        let same = plan.issue.is_empty() && seen.shards.get(index).is_some_and(|shard| says(shard, &plan, &seen.family));
+        let same = plan.issue.is_empty()
+            && seen
+                .shards
+                .get(index)
+                .is_some_and(|shard| says(shard, &plan, &seen.family));
         if !same {
             plans.push(plan);
         }
@@ -88,7 +102,11 @@ pub(super) fn plan(seen: &FamilyObserved, keys: &[FamilyKey], now: SystemTime) -
 
 /// Members whose certificate we issue: ours that can show one, and those outside whose identity we are told.
 fn certified(seen: &FamilyObserved) -> Vec<Ed25519Identity> {
-    let ours = seen.members.iter().filter(|member| !member.c_tor).map(|member| member.ed25519);
+    let ours = seen
+        .members
+        .iter()
+        .filter(|member| !member.c_tor)
+        .map(|member| member.ed25519);
     let external = seen.family.spec.external_members.iter();
     let external = external.filter_map(|member| member.ed25519_id.as_ref()?.parse().ok());
     let mut certified: Vec<_> = ours.chain(external).collect();
@@ -134,7 +152,9 @@ fn bundle_in(shard: &Seen<ConfigMap>) -> FamilyBundle {
 
 fn says(shard: &Seen<ConfigMap>, plan: &ShardPlan, family: &RelayFamily) -> bool {
     let wanted = config_map(family, plan, Vec::new());
-    shard.ours().is_some_and(|found| !crate::difference::differs(&wanted, found))
+    shard
+        .ours()
+        .is_some_and(|found| !crate::difference::differs(&wanted, found))
 }
 
 /// Issues what is lacking. `secrets` are keys of the family, in any order; a certificate whose key is not among them is
@@ -146,7 +166,10 @@ pub fn finish(family: &RelayFamily, plan: &ShardPlan, secrets: &[Ed25519Secret],
         let (kind, certified) = (CertType::FAMILY_IDENTITY, Certified::Key(*member));
         // Not a moment more than 30 days after the earliest descriptor that may carry it.
         let ends = now + LIFETIME - DAY / 24;
-        Some((*member, Ed25519Cert::issue(kind, certified, ends, secret, NameSigner::Yes)))
+        Some((
+            *member,
+            Ed25519Cert::issue(kind, certified, ends, secret, NameSigner::Yes),
+        ))
     });
     config_map(family, plan, issued.collect())
 }
@@ -155,7 +178,10 @@ fn config_map(family: &RelayFamily, plan: &ShardPlan, issued: Vec<(Ed25519Identi
     let mut certs = [plan.kept.clone(), issued].concat();
     // By member, then by family, so that the same facts make the same text.
     certs.sort_by_key(|(owner, cert)| (*owner, cert.named_signer().ok()));
-    let bundle = FamilyBundle { members: plan.listed.clone(), certs };
+    let bundle = FamilyBundle {
+        members: plan.listed.clone(),
+        certs,
+    };
     let mut data = BTreeMap::from([(BUNDLE_KEY.to_owned(), bundle.to_text())]);
     if plan.index == 0 {
         let lines = plan.listed.iter().map(|member| format!("MyFamily ${member}\n"));

@@ -80,7 +80,10 @@ pub(super) fn status(
     let generation = seen.family.metadata.generation;
     let ready = match hurdle {
         Some(hurdle) => Err(hurdle.clone()),
-        None => Ok(("Issued", "every member has a certificate of every key of the family".to_owned())),
+        None => Ok((
+            "Issued",
+            "every member has a certificate of every key of the family".to_owned(),
+        )),
     };
     RelayFamilyStatus {
         observed_generation: generation,

@@ -101,7 +101,10 @@ impl Families {
                 let mut dice = ChaCha12Rng::seed_from_u64(generation.unsigned_abs().into());
                 let mut secret = key::new_key(&self.seen.family, generation, &self.settings, &mut dice);
                 secret.metadata.creation_timestamp = Some(Time(Timestamp::from_second(self.clock).unwrap()));
-                assert!(!self.kept.iter().any(|(made, _)| *made == generation), "a key drawn over a key");
+                assert!(
+                    !self.kept.iter().any(|(made, _)| *made == generation),
+                    "a key drawn over a key"
+                );
                 self.kept.push((generation, secret));
                 self.look_at_keys();
             }
@@ -120,7 +123,9 @@ impl Families {
 
     fn secrets(&self) -> Vec<Ed25519Secret> {
         let newest_first = self.kept.iter().rev();
-        newest_first.map(|(_, secret)| key::secret_key(&self.seen.family, secret).unwrap()).collect()
+        newest_first
+            .map(|(_, secret)| key::secret_key(&self.seen.family, secret).unwrap())
+            .collect()
     }
 
     /// As `gather` would.
@@ -142,9 +147,13 @@ impl Families {
     }
 
     fn families_of(&self, member: &Member) -> Vec<Ed25519Identity> {
-        let bundles = (0..4).filter(|index| self.seen.shards[*index].ours().is_some()).map(|index| self.bundle(index));
+        let bundles = (0..4)
+            .filter(|index| self.seen.shards[*index].ours().is_some())
+            .map(|index| self.bundle(index));
         let certs = bundles.flat_map(|bundle| bundle.valid_certs_of(&member.ed25519, self.time()));
-        certs.filter_map(|cert| family_of(&cert, &member.ed25519, self.time())).collect()
+        certs
+            .filter_map(|cert| family_of(&cert, &member.ed25519, self.time()))
+            .collect()
     }
 
     fn ids(&self) -> Vec<(String, FamilyIdState)> {
@@ -196,7 +205,10 @@ fn adding_one_relay_to_a_family_of_200_takes_at_most_four_writes() {
     assert!(writes <= 4, "{writes} writes");
     let after = world.bundle(0);
     assert_eq!(after.certs.len(), 201);
-    assert!(before.certs.iter().all(|cert| after.certs.contains(cert)), "nobody else gets another certificate");
+    assert!(
+        before.certs.iter().all(|cert| after.certs.contains(cert)),
+        "nobody else gets another certificate"
+    );
     assert_eq!(world.families_of(&member(200)).len(), 1);
     assert_eq!(world.settle(), 0);
 }
@@ -242,7 +254,11 @@ fn certificates_are_renewed_together_long_before_they_end() {
     world.clock += DAY;
     assert!(world.settle() > 0);
     let ends: Vec<_> = world.bundle(0).certs.iter().map(|(_, cert)| cert.expires()).collect();
-    assert!(ends.iter().all(|end| *end > world.time() + Duration::from_secs(29 * 86_400)), "all at once");
+    assert!(
+        ends.iter()
+            .all(|end| *end > world.time() + Duration::from_secs(29 * 86_400)),
+        "all at once"
+    );
     assert_eq!(world.settle(), 0);
 }
 
@@ -300,7 +316,10 @@ fn a_shard_changed_by_hand_is_put_right_and_a_forged_certificate_is_replaced() {
     }
     world.settle();
     assert_eq!(world.bundle(0).certs.len(), 2);
-    assert_eq!(world.bundle(0).certs[1], FamilyBundle::parse(&good.data.unwrap()["bundle"]).unwrap().certs[1]);
+    assert_eq!(
+        world.bundle(0).certs[1],
+        FamilyBundle::parse(&good.data.unwrap()["bundle"]).unwrap().certs[1]
+    );
     for number in [0, 1] {
         assert_eq!(world.families_of(&member(number))[0].to_string(), world.ids()[0].0);
     }
@@ -309,16 +328,23 @@ fn a_shard_changed_by_hand_is_put_right_and_a_forged_certificate_is_replaced() {
 #[test]
 fn members_outside_are_listed_and_certified_if_their_identity_is_told() {
     let outside = member(900);
-    let mut world = Families::of(1, json!({"externalMembers": [
-        {"rsaFingerprint": outside.rsa.to_string(), "ed25519Id": outside.ed25519.to_string(), "note": "at home"},
-        {"rsaFingerprint": "AB".repeat(20)},
-    ]}));
+    let mut world = Families::of(
+        1,
+        json!({"externalMembers": [
+            {"rsaFingerprint": outside.rsa.to_string(), "ed25519Id": outside.ed25519.to_string(), "note": "at home"},
+            {"rsaFingerprint": "AB".repeat(20)},
+        ]}),
+    );
     world.settle();
     assert_eq!(world.bundle(0).members.len(), 3);
     assert_eq!(world.bundle(0).certs.len(), 2);
     assert_eq!(world.families_of(&outside).len(), 1);
     let proof = world.seen.well_known.ours().unwrap().data.clone().unwrap();
-    assert_eq!(proof["rsa-fingerprint.txt"], format!("{}\n", member(0).rsa), "we prove what we run");
+    assert_eq!(
+        proof["rsa-fingerprint.txt"],
+        format!("{}\n", member(0).rsa),
+        "we prove what we run"
+    );
 }
 
 #[test]
@@ -330,7 +356,10 @@ fn c_tor_gets_the_key_file_and_the_list() {
     assert_eq!(shared.keys().collect::<Vec<_>>(), ["oaks-1.secret_family_key"]);
     assert_eq!(world.bundle(0).certs.len(), 1);
     let torrc = &world.map(0).data.as_ref().unwrap()["torrc"];
-    assert_eq!(*torrc, format!("MyFamily ${}\nMyFamily ${}\n", member(0).rsa, member(1).rsa));
+    assert_eq!(
+        *torrc,
+        format!("MyFamily ${}\nMyFamily ${}\n", member(0).rsa, member(1).rsa)
+    );
     assert_eq!(world.settle(), 0);
 }
 
@@ -353,15 +382,28 @@ fn a_members_pod_mounts_every_bundle_that_there_could_be() {
     world.seen.family = family(json!({}));
     world.settle();
     let spec = world.pod().spec.clone().unwrap();
-    let volume = spec.volumes.unwrap().into_iter().find(|volume| volume.name == "family").unwrap();
+    let volume = spec
+        .volumes
+        .unwrap()
+        .into_iter()
+        .find(|volume| volume.name == "family")
+        .unwrap();
     let sources = volume.projected.unwrap().sources.unwrap();
     assert_eq!(sources.len(), 4);
-    assert!(sources.iter().all(|source| source.config_map.as_ref().unwrap().optional == Some(true)));
+    assert!(
+        sources
+            .iter()
+            .all(|source| source.config_map.as_ref().unwrap().optional == Some(true))
+    );
     assert_eq!(sources[3].config_map.as_ref().unwrap().name, "oaks-family-3");
     let torrc = world.seen.torrc.ours().unwrap().data.clone().unwrap()["torrc"].clone();
     let read = Torrc::parse(&torrc).unwrap();
     assert_eq!(read.family_directory.unwrap().to_str(), Some("/etc/relayfleet/family"));
-    assert!(!serde_json::to_string(&world.pod().spec).unwrap().contains("family-keys"));
+    assert!(
+        !serde_json::to_string(&world.pod().spec)
+            .unwrap()
+            .contains("family-keys")
+    );
 }
 
 #[test]
@@ -371,7 +413,10 @@ fn a_family_that_is_not_there_starts_nothing_and_leaves_what_runs() {
     world.settle();
     let (_, reason, message) = world.condition("ConfigAccepted");
     assert_eq!(reason, "FamilyMissing");
-    assert!(message.contains("spec.family.name") && message.contains("oaks"), "{message}");
+    assert!(
+        message.contains("spec.family.name") && message.contains("oaks"),
+        "{message}"
+    );
     assert_eq!((world.seen.pod.clone(), world.keys_drawn), (Seen::Absent, 0));
     world.seen.family = family(json!({}));
     world.settle();
