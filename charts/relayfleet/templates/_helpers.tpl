@@ -20,11 +20,15 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{ printf "%s-%s" .Release.Namespace .Release.Name }}
 {{- end }}
 
-{{- /* What the operator does with each kind, and nothing more. It can delete neither a Secret nor a volume, and change no
-     Secret that holds an identity: those are immutable. patch is for signing keys. */ -}}
+{{- /* What the operator does with each kind, and nothing more. It can delete neither a Secret nor a volume, unless
+     rbac.deleteIdentities says so, and change no Secret that holds an identity: those are immutable. patch is for signing
+     keys. */ -}}
 {{- define "relayfleet.rules" -}}
 - apiGroups: [relayfleet.io]
-  resources: [relays, relayfamilies]
+  resources: [relays]
+  verbs: [get, list, watch, patch]
+- apiGroups: [relayfleet.io]
+  resources: [relayfamilies]
   verbs: [get, list, watch]
 - apiGroups: [relayfleet.io]
   resources: [relays/status, relayfamilies/status]
@@ -35,13 +39,28 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   verbs: [update]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, create, delete]
+  verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
   resources: [secrets]
   verbs: [get, list, watch, create, patch]
 - apiGroups: [""]
   resources: [persistentvolumeclaims]
   verbs: [get, list, watch, create]
+{{- if .Values.rbac.deleteIdentities }}
+# For Relays with `deletionPolicy: Delete` and their fingerprint as confirmation.
+- apiGroups: [""]
+  resources: [secrets]
+  verbs: [patch, delete]
+- apiGroups: [""]
+  resources: [persistentvolumeclaims]
+  verbs: [delete]
+{{- end }}
+{{- if eq .Values.watchNamespace "" }}
+# Whether a pod's node is gone or out of service: a proof that the pod's process has ended.
+- apiGroups: [""]
+  resources: [nodes]
+  verbs: [get]
+{{- end }}
 # delete is asked by OwnerReferencesPermissionEnforcement where a new Relay takes over what an earlier one of its name left.
 - apiGroups: [""]
   resources: [configmaps, services]

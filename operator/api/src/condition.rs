@@ -9,9 +9,20 @@ pub const READY: &str = "Ready";
 pub const IDENTITY_BOUND: &str = "IdentityBound";
 /// The spec and what it refers to can be turned into a torrc.
 pub const CONFIG_ACCEPTED: &str = "ConfigAccepted";
+/// The pod is the one that the spec, the network and the operator's images ask for.
+pub const UPDATED: &str = "Updated";
+/// No other process of this identity can be running. `Unknown` while the last pod's end is not proven: nothing is started.
+pub const FENCED: &str = "Fenced";
 
 /// The signing key that the pod has been given is good for a while. Without it the relay stops.
 pub const SIGNING_KEY_FRESH: &str = "SigningKeyFresh";
 
 /// Every condition type, in the order in which they stand in the status.
-pub const TYPES: [&str; 4] = [READY, IDENTITY_BOUND, SIGNING_KEY_FRESH, CONFIG_ACCEPTED];
+pub const TYPES: [&str; 6] = [
+    READY,
+    IDENTITY_BOUND,
+    SIGNING_KEY_FRESH,
+    CONFIG_ACCEPTED,
+    UPDATED,
+    FENCED,
+];

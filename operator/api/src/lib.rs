@@ -8,6 +8,7 @@ use kube::CustomResourceExt as _;
 use serde_json::Value;
 
 pub mod byte_rate;
+pub mod byte_size;
 pub mod condition;
 pub mod days;
 pub mod family;
@@ -15,10 +16,15 @@ pub mod names;
 pub mod relay;
 
 pub use byte_rate::{BadByteRate, ByteRate};
+pub use byte_size::{BadByteSize, ByteSize};
 pub use days::{BadDays, Days};
 pub use family::status::{FamilyId, FamilyIdState, RelayFamilyStatus};
 pub use family::{ExternalMember, FamilyContact, FamilyRef, RelayFamily, RelayFamilySpec, Rotation};
+pub use relay::accounting::{Accounting, AccountingInterval, AccountingRule, AccountingStart};
+pub use relay::exit::Exit;
 pub use relay::identity::{Custody, Identity};
+pub use relay::lifecycle::{DeletionPolicy, RunState};
+pub use relay::pod::{PodOverrides, Resources, Toleration};
 pub use relay::status::{IdentityStatus, RelayStatus};
 pub use relay::{
     Address, AddressSource, Bandwidth, ConfigMapKey, Engine, Image, Network, PullPolicy, Relay, RelaySpec, Role,

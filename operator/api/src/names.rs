@@ -8,6 +8,8 @@ pub const LABEL_MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const LABEL_NAME: &str = "app.kubernetes.io/name";
 /// Label key: name of the Relay that the object belongs to.
 pub const LABEL_RELAY: &str = "relayfleet.io/relay";
+/// Label key: name of the RelaySet that the Relay, and what belongs to it, is of.
+pub const LABEL_SET: &str = "relayfleet.io/set";
 /// Label key: role of the relay, in lower case.
 pub const LABEL_ROLE: &str = "relayfleet.io/role";
 /// Annotation of the identity Secret: RSA fingerprint, 40 upper-case hexadecimal digits.
@@ -16,6 +18,17 @@ pub const ANNOTATION_RSA: &str = "relayfleet.io/rsa-fingerprint";
 pub const ANNOTATION_ED25519: &str = "relayfleet.io/ed25519-id";
 /// Annotation of the pod: SHA-256 of what the pod was made from; another value asks for another pod.
 pub const ANNOTATION_POD_HASH: &str = "relayfleet.io/pod-hash";
+/// Annotation of the pod: SHA-256 of the torrc that it should have by now. Changing it makes the node look at the ConfigMap
+/// at once instead of within its minute.
+pub const ANNOTATION_TORRC_HASH: &str = "relayfleet.io/torrc-hash";
+/// Annotation of a pod, set by a person: the pod's own uid says "its process has certainly ended, start the next".
+pub const ANNOTATION_CONFIRM_FENCED: &str = "relayfleet.io/confirm-fenced";
+/// Annotation of a Relay of a RelaySet: the uid of the pod whose turn it is to be replaced.
+pub const ANNOTATION_TURN: &str = "relayfleet.io/turn";
+/// Finalizer of a Relay whose owner confirmed that its identity is to be deleted with it.
+pub const FINALIZER_RELAY: &str = "relayfleet.io/deletion";
+/// Finalizer of the pod: its object, which is the lock on the identity, stays until it is proven that its process ended.
+pub const FINALIZER_POD: &str = "relayfleet.io/at-most-once";
 /// Finalizer of the identity Secret. The operator never takes it away: only a person may let an identity go.
 pub const FINALIZER_IDENTITY: &str = "relayfleet.io/identity";
 /// Type of the identity Secret.

@@ -5,10 +5,10 @@ mod keys;
 use std::fmt::Debug;
 
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Resource, ResourceExt as _};
-use operator_api::{Relay, RelayStatus};
+use operator_api::{Relay, RelayStatus, names};
 use operator_plan::Step;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -17,7 +17,7 @@ use serde_json::json;
 use crate::cluster::Cluster;
 
 /// Owner of the fields that we apply.
-const FIELD_MANAGER: &str = "relayfleet-operator";
+pub(crate) const FIELD_MANAGER: &str = "relayfleet-operator";
 /// Owner of the status.
 pub(crate) const STATUS_MANAGER: &str = "relayfleet-operator-status";
 
@@ -51,6 +51,11 @@ impl ApplyError {
             Self::IdentityAppeared => true,
             Self::Api { .. } | Self::Keys(_) => false,
         }
+    }
+
+    /// What was to be changed is not there any more.
+    pub(crate) fn is_gone(&self) -> bool {
+        matches!(self, Self::Api { source: kube::Error::Api(status), .. } if status.code == 404)
     }
 }
 
@@ -89,26 +94,111 @@ pub(crate) async fn apply(cluster: &Cluster, relay: &Relay, step: &Step) -> Resu
         Step::CreateClaim(claim) => create(cluster, claim.as_ref(), "create the volume claim").await,
         Step::ApplyService(service) => put_where_it_says(cluster, service.as_ref(), "apply the Service").await,
         Step::CreatePod(pod) => create(cluster, pod.as_ref(), "create the pod").await,
-        Step::DeletePod { uid } => delete_pod(cluster, relay, uid).await,
+        Step::TouchPod { uid, torrc_hash } => {
+            let annotations = json!({names::ANNOTATION_TORRC_HASH: torrc_hash});
+            let change = json!({"metadata": {"uid": uid, "annotations": annotations}});
+            merge::<Pod>(
+                cluster,
+                relay,
+                &relay.name_any(),
+                &change,
+                "tell the node of the new torrc",
+            )
+            .await
+        }
+        Step::DeletePod { uid } => delete::<Pod>(cluster, relay, &relay.name_any(), uid, "delete the pod").await,
+        Step::HoldRelay(held) => hold_relay(cluster, relay, *held).await,
+        Step::DeleteClaim { uid } => {
+            let name = names::data_claim(&relay.name_any());
+            delete::<PersistentVolumeClaim>(cluster, relay, &name, uid, "delete the volume claim").await
+        }
+        Step::DeleteIdentity { namespace, name, uid } => delete_identity(cluster, namespace, name, uid).await,
     }
 }
 
-async fn delete_pod(cluster: &Cluster, relay: &Relay, uid: &str) -> Result<(), ApplyError> {
-    let this_very_pod = Preconditions {
-        uid: Some(uid.to_owned()),
-        resource_version: None,
-    };
-    let parameters = DeleteParams {
-        preconditions: Some(this_very_pod),
+/// Deletes this very object; one that is gone already is no error.
+async fn delete<K>(
+    cluster: &Cluster,
+    relay: &Relay,
+    name: &str,
+    uid: &str,
+    step: &'static str,
+) -> Result<(), ApplyError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    let done = api::<K>(cluster, relay).delete(name, &this_very(uid)).await;
+    or_gone(count(cluster, &K::kind(&()), "delete", step, done))
+}
+
+/// Merges a change into an object; the change names the uid. One that is gone already is no error.
+async fn merge<K>(
+    cluster: &Cluster,
+    relay: &Relay,
+    name: &str,
+    change: &serde_json::Value,
+    step: &'static str,
+) -> Result<(), ApplyError>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
+{
+    let parameters = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
         ..Default::default()
     };
-    let done = api::<Pod>(cluster, relay).delete(&relay.name_any(), &parameters).await;
-    match count(cluster, "Pod", "delete", "delete the pod", done) {
-        Err(ApplyError::Api {
-            source: kube::Error::Api(status),
-            ..
-        }) if status.code == 404 => Ok(()),
-        other => other.map(|_| ()),
+    let done = api::<K>(cluster, relay)
+        .patch(name, &parameters, &Patch::Merge(change))
+        .await;
+    or_gone(count(cluster, &K::kind(&()), "patch", step, done))
+}
+
+fn or_gone<T>(done: Result<T, ApplyError>) -> Result<(), ApplyError> {
+    match done {
+        Err(error) if error.is_gone() => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// With the resourceVersion that was read, so that nobody else's finalizer is lost.
+async fn hold_relay(cluster: &Cluster, relay: &Relay, held: bool) -> Result<(), ApplyError> {
+    let others = relay.finalizers().iter().map(String::as_str);
+    let others = others.filter(|finalizer| *finalizer != names::FINALIZER_RELAY);
+    let finalizers: Vec<&str> = others.chain(held.then_some(names::FINALIZER_RELAY)).collect();
+    let change = json!({"metadata": {
+        "uid": relay.metadata.uid, "resourceVersion": relay.metadata.resource_version, "finalizers": finalizers,
+    }});
+    merge::<Relay>(
+        cluster,
+        relay,
+        &relay.name_any(),
+        &change,
+        "change the Relay's finalizer",
+    )
+    .await
+}
+
+/// Deletion first: a Secret without its finalizer that nobody has asked to delete would be worse than the other way round.
+async fn delete_identity(cluster: &Cluster, namespace: &str, name: &str, uid: &str) -> Result<(), ApplyError> {
+    let secrets: Api<Secret> = Api::namespaced(cluster.client.clone(), namespace);
+    let done = secrets.delete(name, &this_very(uid)).await;
+    or_gone(count(cluster, "Secret", "delete", "delete the identity Secret", done))?;
+    let change = json!({"metadata": {"uid": uid, "finalizers": []}});
+    let parameters = PatchParams {
+        field_manager: Some(FIELD_MANAGER.to_owned()),
+        ..Default::default()
+    };
+    // As metadata: the keys do not come back with the answer.
+    let done = secrets.patch_metadata(name, &parameters, &Patch::Merge(&change)).await;
+    or_gone(count(cluster, "Secret", "patch", "let the identity Secret go", done))
+}
+
+fn this_very(uid: &str) -> DeleteParams {
+    DeleteParams {
+        preconditions: Some(Preconditions {
+            uid: Some(uid.to_owned()),
+            resource_version: None,
+        }),
+        ..Default::default()
     }
 }
 
@@ -140,7 +230,7 @@ where
     count(cluster, &K::kind(&()), "apply", step, done).map(|_| ())
 }
 
-fn api<K>(cluster: &Cluster, relay: &Relay) -> Api<K>
+pub(crate) fn api<K>(cluster: &Cluster, relay: &Relay) -> Api<K>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
 {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use clap::{Parser, ValueEnum};
 use operator_api::PullPolicy;
 use operator_plan::Settings;
+use operator_plan::settings::cluster_network;
 
 /// Relayfleet's operator: makes each Relay resource (relayfleet.io) a running relay of the Tor network.
 ///
@@ -24,6 +25,11 @@ pub(crate) struct Arguments {
     /// When nodes fetch these images; without it Kubernetes decides by the tag.
     #[arg(long, env = "RELAYFLEET_IMAGE_PULL_POLICY", value_name = "POLICY")]
     image_pull_policy: Option<Pull>,
+
+    /// Networks of the cluster's pods, Services and nodes, which no exit lets a stream into: ADDRESS/BITS, separated by
+    /// commas.
+    #[arg(long, env = "RELAYFLEET_CLUSTER_NETWORKS", value_delimiter = ',', value_parser = cluster_network, value_name = "NETWORKS")]
+    cluster_networks: Vec<String>,
 
     /// Look after the Relays of this namespace only; without it, of all.
     #[arg(long, env = "RELAYFLEET_WATCH_NAMESPACE", value_name = "NAMESPACE")]
@@ -120,6 +126,7 @@ impl Arguments {
                 Pull::IfNotPresent => PullPolicy::IfNotPresent,
                 Pull::Never => PullPolicy::Never,
             }),
+            cluster_networks: self.cluster_networks.clone(),
         }
     }
 

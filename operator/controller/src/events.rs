@@ -34,7 +34,16 @@ pub(crate) async fn tell_step(cluster: &Cluster, relay: &Relay, step: &Step) {
             "PodReplaced",
             "asked the old pod to stop; the next is made when it is gone".to_owned(),
         )),
-        Step::CreatePodsPart | Step::ApplyTorrc(_) | Step::ApplyService(_) => None,
+        Step::TouchPod { .. } => Some((
+            "TorrcChanged",
+            "told the pod's node of the new torrc; the relay takes it up without a restart".to_owned(),
+        )),
+        Step::DeleteClaim { .. } => Some((
+            "VolumeDeleted",
+            "deleted the relay's volume claim, as confirmed".to_owned(),
+        )),
+        Step::DeleteIdentity { .. } => Some(("IdentityDeleted", "deleted the relay's keys, as confirmed".to_owned())),
+        Step::CreatePodsPart | Step::ApplyTorrc(_) | Step::ApplyService(_) | Step::HoldRelay(_) => None,
     };
     if let Some((reason, note)) = told {
         publish(cluster, relay, EventType::Normal, reason, note).await;

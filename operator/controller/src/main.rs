@@ -11,6 +11,7 @@ mod arguments;
 mod cluster;
 mod events;
 mod families;
+mod fence;
 mod gather;
 mod lease;
 mod reconcile;
@@ -78,6 +79,7 @@ async fn work(cluster: Arc<Cluster>, arguments: &Arguments, stop: Receiver<bool>
     let namespace = arguments.watch_namespace.as_deref();
     tokio::join!(
         watch::run(Arc::clone(&cluster), namespace, arguments.concurrency, stop.clone()),
+        fence::run(Arc::clone(&cluster), namespace, arguments.concurrency, stop.clone()),
         families::run(cluster, namespace, stop),
     );
 }

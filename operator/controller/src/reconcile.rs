@@ -64,9 +64,13 @@ async fn round(relay: &DeserializeGuard<Relay>, cluster: &Cluster) -> Result<Act
         return Ok(Action::await_change());
     };
     let relay = &seen.relay;
-    if relay.status.as_ref() != Some(&plan.status) {
-        apply_status(cluster, relay, &plan.status).await?;
-        tell_ready(cluster, relay, &plan.status, plan.hurdle.as_ref()).await;
+    if let Some(status) = plan
+        .status
+        .as_ref()
+        .filter(|status| relay.status.as_ref() != Some(*status))
+    {
+        apply_status(cluster, relay, status).await?;
+        tell_ready(cluster, relay, status, plan.hurdle.as_ref()).await;
     }
     for step in &plan.steps {
         match apply(cluster, relay, step).await {
@@ -82,7 +86,7 @@ async fn round(relay: &DeserializeGuard<Relay>, cluster: &Cluster) -> Result<Act
         }
         tell_step(cluster, relay, step).await;
     }
-    Ok(Action::requeue(LOOK_AGAIN))
+    Ok(Action::requeue(plan.look_again.unwrap_or(LOOK_AGAIN)))
 }
 
 /// Never the step itself: it may hold more than a log should.
@@ -96,6 +100,10 @@ fn step_name(step: &operator_plan::Step) -> &'static str {
         Step::CreateClaim(_) => "CreateClaim",
         Step::ApplyService(_) => "ApplyService",
         Step::CreatePod(_) => "CreatePod",
+        Step::TouchPod { .. } => "TouchPod",
         Step::DeletePod { .. } => "DeletePod",
+        Step::HoldRelay(_) => "HoldRelay",
+        Step::DeleteClaim { .. } => "DeleteClaim",
+        Step::DeleteIdentity { .. } => "DeleteIdentity",
     }
 }

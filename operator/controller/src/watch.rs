@@ -29,7 +29,7 @@ const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 
 /// Runs until asked to stop; rounds under way are finished.
-pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurrency: u16, mut stop: Receiver<bool>) {
+pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurrency: u16, stop: Receiver<bool>) {
     let relays = Controller::new(
         scoped::<GuardedRelay>(&cluster.client, namespace),
         watcher::Config::default(),
@@ -51,9 +51,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
             watcher::Config::default(),
             move |found| by_family(&found),
         )
-        .graceful_shutdown_on(async move {
-            let _ = stop.wait_for(|stop| *stop).await; // an error means that nobody can ask any more
-        })
+        .graceful_shutdown_on(stopped(stop))
         .run(
             reconcile,
             move |relay, error, _| failed.after(&relay, error),
@@ -70,6 +68,11 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
             std::future::ready(())
         })
         .await;
+}
+
+/// Ends when it is asked to stop.
+pub(crate) async fn stopped(mut stop: Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await; // an error means that nobody can ask any more
 }
 
 fn watching<K>(relays: Controller<GuardedRelay>, client: &Client, namespace: Option<&str>) -> Controller<GuardedRelay>

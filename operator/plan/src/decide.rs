@@ -1,5 +1,7 @@
 //! The round: what to say and what to do, given all that was seen.
 
+use std::time::Duration;
+
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::{Custody, RelayStatus, names};
@@ -7,12 +9,12 @@ use relay_formats::fingerprint::Ed25519Identity;
 
 use crate::desired;
 use crate::difference::differs;
-use crate::hurdles::pod::is_outdated;
+use crate::hurdles::pod::{Age, age, overdue_in};
 use crate::hurdles::{Hurdle, View, first_hurdle, may_start};
 use crate::identity::{IdentityVerdict, custody_of, identity_verdict};
 use crate::observed::{Observed, Seen, annotation};
 use crate::settings::Settings;
-use crate::validate::validate;
+use crate::validate::{Accepted, validate};
 
 /// One write to the cluster.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,9 +33,32 @@ pub enum Step {
     ApplyService(Box<Service>),
     /// `create`: the API server refuses a second pod of this name.
     CreatePod(Box<Pod>),
+    /// Tell this very pod's node that the torrc has changed.
+    TouchPod {
+        /// The pod's uid, as a precondition.
+        uid: String,
+        /// For the annotation.
+        torrc_hash: String,
+    },
     /// Delete this very pod, with its grace period. Another round makes the next one when it is gone.
     DeletePod {
         /// The pod's uid, as a precondition.
+        uid: String,
+    },
+    /// Put a finalizer on the Relay, or take it away: deletion of an identity is work that must not be forgotten.
+    HoldRelay(bool),
+    /// Delete this very volume claim, as its owner confirmed.
+    DeleteClaim {
+        /// The claim's uid, as a precondition.
+        uid: String,
+    },
+    /// Delete this very identity Secret and take its finalizer away, as its owner confirmed.
+    DeleteIdentity {
+        /// Where the whole identity is kept.
+        namespace: String,
+        /// The Secret's name.
+        name: String,
+        /// The Secret's uid, as a precondition.
         uid: String,
     },
 }
@@ -42,18 +67,22 @@ pub enum Step {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Plan {
     /// To be written first, if it differs from what stands there: a pod must not run under keys that are not recorded.
-    pub status: RelayStatus,
+    /// `None` for a Relay on its way out.
+    pub status: Option<RelayStatus>,
     /// To be done in this order.
     pub steps: Vec<Step>,
     /// What keeps the Relay from Ready.
     pub hurdle: Option<Hurdle>,
+    /// When the plan may be another though nothing has changed but the time.
+    pub look_again: Option<Duration>,
 }
 
-/// `now` dates the conditions that change. `None` for a Relay that is being deleted: what is owned goes with it.
+/// `now` dates the conditions that change. `None` if there is nothing to say or to do: of a Relay that is being deleted
+/// all that is owned goes with it.
 #[must_use]
 pub fn decide(seen: &Observed, settings: &Settings, now: &Time) -> Option<Plan> {
     if seen.relay.metadata.deletion_timestamp.is_some() {
-        return None;
+        return crate::farewell::farewell(seen);
     }
     let accepted = validate(&seen.relay, &seen.network, &seen.family, settings);
     let identity = identity_verdict(seen, settings);
@@ -69,36 +98,48 @@ pub fn decide(seen: &Observed, settings: &Settings, now: &Time) -> Option<Plan> 
         accepted: &accepted,
         identity: &identity,
         pod_hash,
+        now,
     };
     Some(Plan {
-        status: crate::status::status(&view, now),
+        status: Some(crate::status::status(&view, now)),
         steps: steps(&view, next_pod.as_ref(), now),
         hurdle: first_hurdle(&view),
+        look_again: overdue_in(&view),
     })
 }
 
 fn steps(view: &View<'_>, next_pod: Option<&Pod>, now: &Time) -> Vec<Step> {
+    let seen = view.seen;
+    let signing = signing_step(view, now);
+    if seen.relay.spec.is_paused() {
+        // A relay that nobody touches must not die of it.
+        return signing.into_iter().collect();
+    }
+    let hold = crate::farewell::hold_step(seen);
     if let (Ok(_), IdentityVerdict::Create) = (view.accepted, view.identity) {
-        return vec![Step::CreateIdentity];
+        return hold.into_iter().chain([Step::CreateIdentity]).collect();
+    }
+    if seen.relay.spec.is_stopped() {
+        return hold.into_iter().chain(stop_pod(&seen.pod)).collect();
     }
     // A running pod is left alone while something stands in the way of its successor.
     let (Ok(accepted), IdentityVerdict::Bound { identity, .. }, Some(next_pod), true) =
         (view.accepted, view.identity, next_pod, may_start(view))
     else {
-        return signing_step(view, now).into_iter().collect();
+        return hold.into_iter().chain(signing).collect();
     };
-    let seen = view.seen;
     let torrc = desired::torrc::torrc(&seen.relay, accepted);
     let service = desired::service::service(&seen.relay, accepted);
     let pods_part = custody_of(&seen.relay) == Custody::Operator && matches!(seen.identity, Seen::Absent);
     let steps = [
+        hold,
         pods_part.then_some(Step::CreatePodsPart),
-        signing_step(view, now),
+        signing,
         wants_write(&seen.torrc, &torrc).then(|| Step::ApplyTorrc(Box::new(torrc))),
         matches!(seen.claim, Seen::Absent)
             .then(|| Step::CreateClaim(Box::new(desired::claim::claim(&seen.relay, identity)))),
         wants_write(&seen.service, &service).then(|| Step::ApplyService(Box::new(service))),
-        pod_step(view, next_pod), // last: a pod must find its keys, torrc and volume
+        pod_step(view, accepted, next_pod), // last: a pod must find its keys, torrc and volume
     ];
     steps.into_iter().flatten().collect()
 }
@@ -119,14 +160,30 @@ fn wants_write<T: serde::Serialize>(seen: &Seen<T>, wanted: &T) -> bool {
 }
 
 /// At most one pod of an identity: the next is made only when the object of the last is gone.
-fn pod_step(view: &View<'_>, next_pod: &Pod) -> Option<Step> {
+fn pod_step(view: &View<'_>, accepted: &Accepted, next_pod: &Pod) -> Option<Step> {
     match &view.seen.pod {
         Seen::Absent => Some(Step::CreatePod(Box::new(next_pod.clone()))),
         Seen::Foreign => None,
-        Seen::Ours(pod) if pod.metadata.deletion_timestamp.is_some() => None,
-        Seen::Ours(pod) if is_outdated(view, pod) => Some(Step::DeletePod {
-            uid: pod.metadata.uid.clone()?,
-        }),
-        Seen::Ours(_) => None,
+        Seen::Ours(pod) => match age(view, pod) {
+            Age::Going => None,
+            Age::Replaceable => stop_pod(&view.seen.pod),
+            Age::Current | Age::WaitsForTurn => touch(view, accepted, pod),
+        },
     }
+}
+
+/// Asks a pod to end, unless that was done.
+pub(crate) fn stop_pod(pod: &Seen<Pod>) -> Option<Step> {
+    let meta = &pod.ours()?.metadata;
+    let asked = meta.deletion_timestamp.is_some();
+    let uid = meta.uid.clone()?;
+    (!asked).then_some(Step::DeletePod { uid })
+}
+
+/// The ConfigMap was written before: what the node now reads is the new text.
+fn touch(view: &View<'_>, accepted: &Accepted, pod: &Pod) -> Option<Step> {
+    let torrc_hash = desired::pod::torrc_hash(&view.seen.relay, accepted);
+    let told = annotation(&pod.metadata, names::ANNOTATION_TORRC_HASH) == Some(&torrc_hash);
+    let uid = pod.metadata.uid.clone()?;
+    (!told).then_some(Step::TouchPod { uid, torrc_hash })
 }

@@ -3,6 +3,7 @@
 mod container;
 pub(crate) mod pod;
 
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use operator_api::IdentityStatus;
 
 use crate::identity::IdentityVerdict;
@@ -45,6 +46,7 @@ pub(crate) struct View<'a> {
     pub(crate) identity: &'a IdentityVerdict,
     /// The hash that the pod should bear.
     pub(crate) pod_hash: Option<&'a str>,
+    pub(crate) now: &'a Time,
 }
 
 /// In the order in which the owner should look: what stands at the end is often a consequence of what stands before it.

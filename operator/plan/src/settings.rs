@@ -13,6 +13,26 @@ pub struct Settings {
     pub custody_namespace: String,
     /// When nodes fetch these images; `None` leaves it to Kubernetes.
     pub pull_policy: Option<PullPolicy>,
+    /// Networks of the cluster's pods, Services and nodes, as `ADDRESS/BITS`: no exit lets a stream go there.
+    pub cluster_networks: Vec<String>,
+}
+
+/// A network that was given to the operator is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0:?} is no network: write ADDRESS/BITS, for example 10.0.0.0/8 or fd00::/8")]
+pub struct BadNetwork(String);
+
+/// Reads `10.0.0.0/8` or `fd00::/8`.
+///
+/// # Errors
+/// Another form, or too many bits.
+pub fn cluster_network(text: &str) -> Result<String, BadNetwork> {
+    let bad = || BadNetwork(text.to_owned());
+    let (address, bits) = text.split_once('/').ok_or_else(bad)?;
+    let address: std::net::IpAddr = address.parse().map_err(|_| bad())?;
+    let bits: u8 = bits.parse().map_err(|_| bad())?;
+    let bits_max = if address.is_ipv4() { 32 } else { 128 };
+    (bits <= bits_max).then(|| format!("{address}/{bits}")).ok_or_else(bad)
 }
 
 impl Settings {

@@ -6,8 +6,45 @@ use kube::ResourceExt as _;
 use operator_api::{Custody, RelayStatus, condition};
 
 use crate::desired::signing;
+use crate::hurdles::pod::{outdated, unfenced};
 use crate::hurdles::{Hurdle, View, config_refused, first_hurdle, identity_not_bound};
 use crate::identity::{IdentityVerdict, custody_of};
+
+/// What a condition says.
+pub(crate) struct Answer {
+    status: &'static str,
+    reason: String,
+    message: String,
+}
+
+/// A yes with its reason and message, or what stands in its way.
+impl From<Result<(&'static str, String), Hurdle>> for Answer {
+    fn from(found: Result<(&'static str, String), Hurdle>) -> Self {
+        found.map_or_else(Self::no, |(reason, message)| Self::yes(reason, message))
+    }
+}
+
+impl Answer {
+    pub(crate) fn yes(reason: &str, message: impl Into<String>) -> Self {
+        Self::of("True", reason, message)
+    }
+
+    pub(crate) fn no(hurdle: Hurdle) -> Self {
+        Self::of("False", hurdle.reason, hurdle.message)
+    }
+
+    pub(crate) fn unknown(hurdle: Hurdle) -> Self {
+        Self::of("Unknown", hurdle.reason, hurdle.message)
+    }
+
+    pub(crate) fn of(status: &'static str, reason: &str, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            reason: reason.to_owned(),
+            message: message.into(),
+        }
+    }
+}
 
 /// Keys once recorded stay recorded, whatever happens to the Secret.
 pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
@@ -15,16 +52,27 @@ pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
     let answers = [
         (
             condition::READY,
-            first_hurdle(view).map_or_else(|| Ok(listening(view)), Err),
+            first_hurdle(view).map_or_else(|| listening(view), Answer::no),
         ),
         (
             condition::IDENTITY_BOUND,
-            identity_not_bound(view).map_or_else(|| Ok(bound(view)), Err),
+            identity_not_bound(view).map_or_else(|| bound(view), Answer::no),
         ),
         (condition::SIGNING_KEY_FRESH, signing_key(view, now)),
         (
             condition::CONFIG_ACCEPTED,
-            config_refused(view).map_or_else(|| Ok(("Accepted", "a torrc can be made of the spec".to_owned())), Err),
+            config_refused(view).map_or_else(
+                || Answer::yes("Accepted", "a torrc can be made of the spec"),
+                Answer::no,
+            ),
+        ),
+        (condition::UPDATED, updated(view)),
+        (
+            condition::FENCED,
+            unfenced(view).map_or_else(
+                || Answer::yes("AtMostOne", "no other process of this identity can be running"),
+                Answer::unknown,
+            ),
         ),
     ];
     let generation = view.seen.relay.metadata.generation;
@@ -36,6 +84,7 @@ pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
         identity: before.identity.clone().or_else(|| found_identity(view)),
         signing_key_expires: signing_ends(view).map(Time),
         pod_name: view.seen.pod.ours().map(|pod| pod.name_any()),
+        pod_uid: view.seen.pod.ours().and_then(|pod| pod.metadata.uid.clone()),
         address: address(view),
     }
 }
@@ -52,42 +101,34 @@ fn signing_ends(view: &View<'_>) -> Option<Timestamp> {
 }
 
 /// The messages tell no date, so that a renewal does not change them; the status has it in a field of its own.
-fn signing_key(view: &View<'_>, now: &Time) -> Result<(&'static str, String), Hurdle> {
+fn signing_key(view: &View<'_>, now: &Time) -> Answer {
     if custody_of(&view.seen.relay) == Custody::InPod {
-        return Ok((
+        return Answer::yes(
             "InPod",
-            "the relay has its master key and renews its signing key itself".to_owned(),
-        ));
+            "the relay has its master key and renews its signing key itself",
+        );
     }
     if let Some(hurdle) = identity_not_bound(view) {
-        return Err(hurdle);
+        return Answer::no(hurdle);
     }
-    let hurdle = |reason, passing, message: &str| {
-        let message = message.to_owned();
-        Err(Hurdle {
-            reason,
-            message,
-            passing,
-        })
-    };
     match signing_ends(view) {
-        None => hurdle("NotIssued", true, "the pod has not been given a signing key yet"),
-        Some(ends) if ends <= now.0 => hurdle(
+        None => Answer::of("False", "NotIssued", "the pod has not been given a signing key yet"),
+        Some(ends) if ends <= now.0 => Answer::of(
+            "False",
             "Expired",
-            false,
             "the signing key has ended and could not be renewed: the relay stops. See the operator's log and whether it may \
              read the Secret with the identity",
         ),
-        Some(ends) if signing::is_overdue(&view.seen.relay, ends, now.0) => hurdle(
+        Some(ends) if signing::is_overdue(&view.seen.relay, ends, now.0) => Answer::of(
+            "False",
             "Expiring",
-            false,
             "the signing key should have been renewed by now; when it ends (status.signingKeyExpires) the relay stops. See \
              the operator's log and whether it may read the Secret with the identity",
         ),
-        Some(_) => Ok((
+        Some(_) => Answer::yes(
             "Fresh",
-            "the operator renews the signing key when half of its time is left".to_owned(),
-        )),
+            "the operator renews the signing key when half of its time is left",
+        ),
     }
 }
 
@@ -104,20 +145,31 @@ fn address(view: &View<'_>) -> Option<String> {
     accepted.address.map(|address| address.to_string()).or_else(of_pod)
 }
 
-fn listening(view: &View<'_>) -> (&'static str, String) {
+fn listening(view: &View<'_>) -> Answer {
     let port = view.accepted.as_ref().map_or(0, |accepted| accepted.or_port);
-    (
-        "Listening",
-        format!("the pod runs what the spec asks for and takes connections on port {port}"),
-    )
+    Answer::yes("Listening", format!("the pod takes connections on port {port}"))
 }
 
-fn bound(view: &View<'_>) -> (&'static str, String) {
+fn updated(view: &View<'_>) -> Answer {
+    if let Some(refused) = config_refused(view) {
+        return Answer::no(refused);
+    }
+    if let Some(outdated) = outdated(view) {
+        return Answer::no(outdated);
+    }
+    match view.seen.pod.ours() {
+        Some(_) => Answer::yes("UpToDate", "the pod is the one that the spec asks for"),
+        None if view.seen.relay.spec.is_stopped() => Answer::yes("Stopped", "the spec asks for no pod"),
+        None => Answer::of("False", "NoPod", "there is no pod"),
+    }
+}
+
+fn bound(view: &View<'_>) -> Answer {
     match view.identity {
         IdentityVerdict::Bound {
             identity,
             deletion_asked: true,
-        } => (
+        } => Answer::yes(
             "DeletionAsked",
             format!(
                 "somebody asked to delete Secret {}; the finalizer relayfleet.io/identity holds it and the relay runs on. \
@@ -125,7 +177,7 @@ fn bound(view: &View<'_>) -> (&'static str, String) {
                 identity.secret_name
             ),
         ),
-        _ => ("Bound", "the relay's keys are in their Secret".to_owned()),
+        _ => Answer::yes("Bound", "the relay's keys are in their Secret"),
     }
 }
 
@@ -133,20 +185,19 @@ fn bound(view: &View<'_>) -> (&'static str, String) {
 pub(crate) fn judged(
     before: &[Condition],
     type_: &str,
-    answer: Result<(&'static str, String), Hurdle>,
+    answer: impl Into<Answer>,
     observed_generation: Option<i64>,
     now: &Time,
 ) -> Condition {
-    let (status, reason, message) = match answer {
-        Ok((reason, message)) => ("True", reason, message),
-        Err(hurdle) => ("False", hurdle.reason, hurdle.message),
-    };
-    let same = before.iter().find(|old| old.type_ == type_ && old.status == status);
+    let answer = answer.into();
+    let same = before
+        .iter()
+        .find(|old| old.type_ == type_ && old.status == answer.status);
     Condition {
         type_: type_.to_owned(),
-        status: status.to_owned(),
-        reason: reason.to_owned(),
-        message,
+        status: answer.status.to_owned(),
+        reason: answer.reason,
+        message: answer.message,
         observed_generation,
         last_transition_time: same.map_or_else(|| now.clone(), |old| old.last_transition_time.clone()),
     }

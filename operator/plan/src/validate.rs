@@ -4,20 +4,24 @@
 
 use std::net::Ipv4Addr;
 
+use k8s_openapi::api::core::v1::Affinity;
 use kube::ResourceExt as _;
-use operator_api::{AddressSource, Bandwidth, Custody, Engine, Relay, names};
+use operator_api::{AddressSource, Bandwidth, Custody, Engine, Relay, Role, names};
 use relay_formats::nickname::{BadNickname, Nickname};
 use relay_formats::torrc::Torrc;
 
+use crate::desired::accounting::accounting_lines;
+use crate::desired::exit::{BadRule, exit_lines};
 use crate::desired::torrc::torrc_text;
 use crate::family::contact::contact_line;
 use crate::identity::custody_of;
 use crate::network::{BadNetwork, network_lines};
 use crate::observed::{FamilySeen, NetworkText};
+use crate::overrides::{BadAffinity, affinity};
 use crate::settings::Settings;
 
 /// A Relay that can be run.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Accepted {
     /// The relay's nickname.
     pub nickname: Nickname,
@@ -29,6 +33,12 @@ pub struct Accepted {
     pub address: Option<Ipv4Addr>,
     /// As in the spec, in bytes per second.
     pub bandwidth: Option<Rates>,
+    /// torrc lines about how much it may carry.
+    pub accounting: Vec<String>,
+    /// torrc lines about where it lets streams go.
+    pub exit: Vec<String>,
+    /// Where its pod may or would rather run.
+    pub affinity: Option<Affinity>,
     /// The image that runs it.
     pub image: String,
     /// Lines for its torrc that its whole network shares.
@@ -67,6 +77,15 @@ pub enum Refusal {
     /// `engine: Tor` cannot take a new signing key while it runs.
     #[error("spec.identity.custody: C tor takes no new signing key while it runs; write InPod, or leave custody out")]
     Custody,
+    /// Of an exit.
+    #[error(transparent)]
+    Policy(#[from] BadRule),
+    /// Not built yet.
+    #[error("spec.role: bridges are not built yet; use Guard, Middle or Exit")]
+    Bridge,
+    /// Of the pod.
+    #[error("spec.pod.affinity: {0}")]
+    Affinity(#[from] BadAffinity),
     /// `engine: Tor` and no image for it.
     #[error(
         "spec.engine: the operator was started without an image of C tor; set spec.image, or the operator's --tor-image"
@@ -114,12 +133,21 @@ pub fn validate(
     if spec.engine == Engine::Tor && custody_of(relay) == Custody::Operator {
         return Err(Refusal::Custody);
     }
+    if spec.role == Role::Bridge {
+        return Err(Refusal::Bridge);
+    }
     let accepted = Accepted {
         nickname: spec.nickname.parse()?,
         contact: contact(&spec.contact, relay, family)?,
         or_port: spec.or_port,
         address: address(relay)?,
         bandwidth: spec.bandwidth.as_ref().map(rates).transpose()?,
+        accounting: spec.accounting.as_ref().map(accounting_lines).unwrap_or_default(),
+        exit: exit_lines(relay, settings)?,
+        affinity: match &spec.pod {
+            Some(overrides) => affinity(overrides)?,
+            None => None,
+        },
         image: settings.image_for(relay).ok_or(Refusal::NoTorImage)?.to_owned(),
         network: shared_lines(relay, network)?,
     };

@@ -2,8 +2,12 @@
 
 #![allow(unreachable_pub)] // KubeSchema repeats its type inside a function
 
+pub mod accounting;
+pub mod exit;
 pub mod identity;
-mod rules;
+pub mod lifecycle;
+pub mod pod;
+pub(crate) mod rules;
 pub mod status;
 
 use kube::{CustomResource, KubeSchema};
@@ -12,7 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::byte_rate::ByteRate;
 use crate::family::FamilyRef;
+use accounting::Accounting;
+use exit::Exit;
 use identity::Identity;
+use lifecycle::{DeletionPolicy, RunState};
+use pod::PodOverrides;
 use status::RelayStatus;
 
 /// What one relay should be.
@@ -49,11 +57,14 @@ use status::RelayStatus;
     printcolumn(name = "Ed25519", type_ = "string", json_path = ".status.identity.ed25519Id", priority = "1"),
     validation = rules::relay_name_characters(),
     validation = rules::relay_name_length(),
-    validation = rules::custody_of_c_tor()
+    validation = rules::custody_of_c_tor(),
+    validation = rules::deletion_is_confirmed()
 )]
+#[x_kube(validation = rules::exit_of_exits())]
 #[serde(rename_all = "camelCase")]
 pub struct RelaySpec {
-    /// What the relay does in the network. Only `Middle` is built so far: it passes circuits on and lets nobody out.
+    /// What the relay does in the network.
+    #[x_kube(validation = rules::role_is_built())]
     pub role: Role,
 
     /// The name by which people know the relay: 1 to 19 letters or digits. It is not the identity; it may be changed.
@@ -80,6 +91,14 @@ pub struct RelaySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bandwidth: Option<Bandwidth>,
 
+    /// How much the relay may carry in a day, a week or a month.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub accounting: Option<Accounting>,
+
+    /// With `role: Exit`: where streams may go. Without it Tor's reduced exit policy, IPv4 only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit: Option<Exit>,
+
     /// The volume for the relay's DataDirectory: signing and onion keys, cached directory, state.
     #[serde(default)]
     #[x_kube(validation = rules::storage_is_fixed())]
@@ -104,6 +123,29 @@ pub struct RelaySpec {
     /// A Tor network other than the public one, for tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<Network>,
+
+    /// What is laid over the pod that the operator makes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodOverrides>,
+
+    /// While true the operator writes nothing but the status: no pod is made, replaced or stopped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paused: Option<bool>,
+
+    /// `Running`, the default, or `Stopped`: no pod, while keys, volume and Service stay.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<RunState>,
+
+    /// What becomes of keys and volume when the Relay is deleted: `Retain`, the default, or `Delete`, which
+    /// `deletionConfirmation` must confirm.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deletion_policy: Option<DeletionPolicy>,
+
+    /// With `deletionPolicy: Delete`: the relay's fingerprint, as in `.status.identity.rsaFingerprint`, to say that this
+    /// identity may be destroyed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 40))]
+    pub deletion_confirmation: Option<String>,
 }
 
 fn default_or_port() -> u16 {
@@ -113,8 +155,14 @@ fn default_or_port() -> u16 {
 /// What a relay does in the network.
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 pub enum Role {
+    /// Takes clients in: the first hop of circuits, once the authorities trust the relay with it. Passes circuits on.
+    Guard,
     /// Passes circuits on, in the middle of a path.
     Middle,
+    /// Lets streams out of the network, where `exit` allows it. Passes circuits on.
+    Exit,
+    /// An entry that no public list names. Not built yet.
+    Bridge,
 }
 
 /// Which program runs the relay. Both read the same torrc and the same key files.

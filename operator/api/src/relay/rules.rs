@@ -100,3 +100,53 @@ pub(super) fn burst_covers_rate() -> Rule {
     .field_path(".burst")
     .message("must not be below rate; raise burst or leave it out")
 }
+
+pub(super) fn role_is_built() -> Rule {
+    Rule::new("self != 'Bridge'").message("bridges are not built yet: use Guard, Middle or Exit")
+}
+
+pub(super) fn exit_of_exits() -> Rule {
+    Rule::new("!has(self.exit) || self.role == 'Exit'")
+        .field_path(".exit")
+        .message("only an exit has an exit policy: set role to Exit, or remove exit")
+}
+
+/// The shape only: what stands before the port is read by the operator, which names the entry and the column.
+pub(super) fn policy_lines() -> Rule {
+    Rule::new(r"self.all(line, line.matches('^(accept|accept6|reject|reject6)[ \\t]+[^ \\t#,]+$'))").message(
+        "write one rule in each entry: accept, reject, accept6 or reject6, then ADDRESS:PORT, for example accept *:443",
+    )
+}
+
+pub(super) fn accounting_day_fits() -> Rule {
+    Rule::new("!has(self.day) || self.every == 'Month' || (self.every == 'Week' && self.day <= 7)")
+        .field_path(".day")
+        .message("use 1 to 28 with every: Month, 1 (Monday) to 7 with every: Week, and leave day out with every: Day")
+}
+
+pub(super) fn time_of_day() -> Rule {
+    Rule::new("self.matches('^([01][0-9]|2[0-3]):[0-5][0-9]$')").message("write hours and minutes, for example 06:30")
+}
+
+pub(super) fn foreign_keys() -> Rule {
+    Rule::new("self.all(key, !key.startsWith('relayfleet.io/') && !key.startsWith('app.kubernetes.io/'))")
+        .message("keys of relayfleet.io/ and app.kubernetes.io/ are the operator's: use others")
+}
+
+pub(super) fn quantities() -> Rule {
+    Rule::new("self.all(name, isQuantity(self[name]))")
+        .message("write quantities as Kubernetes does, for example cpu: 500m and memory: 1Gi")
+}
+
+/// The status is asked, so that nobody confirms before there is something to lose.
+pub(super) fn deletion_is_confirmed() -> Rule {
+    let fingerprint = "self.status.identity.rsaFingerprint";
+    Rule::new(format!(
+        "!has(self.spec.deletionPolicy) || self.spec.deletionPolicy != 'Delete' || (has(self.spec.deletionConfirmation) && \
+         has(self.status) && has(self.status.identity) && self.spec.deletionConfirmation == {fingerprint})"
+    ))
+    .message(
+        "spec.deletionConfirmation: deletionPolicy Delete destroys the relay's identity. To confirm, write its fingerprint \
+         (.status.identity.rsaFingerprint, 40 digits) here; a Relay without a fingerprint yet cannot have this policy",
+    )
+}

@@ -15,7 +15,7 @@ pub struct RelayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready`, `IdentityBound` and `ConfigAccepted`: whether, since when, why, and what to do.
+    /// `Ready`, `IdentityBound`, `ConfigAccepted`, `Updated` and `Fenced`: whether, since when, why, and what to do.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -31,6 +31,10 @@ pub struct RelayStatus {
     /// The pod that runs the relay, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_name: Option<String>,
+
+    /// That pod's uid.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<String>,
 
     /// The address that the relay publishes, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)] // tests throughout
 
 mod audit;
+mod changes;
 mod chart;
 mod custody;
 mod families;
+mod fence;
 mod identity;
 mod manifests;
 mod operator;

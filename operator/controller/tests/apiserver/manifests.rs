@@ -32,8 +32,107 @@ fn bad_manifests_are_refused_with_field_and_remedy() {
         ),
         (json!({"nickname": "näme"}), "spec.nickname", "use 1 to 19 letters"),
         (json!({"nickname": null}), "spec.nickname", "Required value"),
-        (json!({"role": "Exit"}), "spec.role", "supported values: \"Middle\""),
-        (json!({"role": "middle"}), "spec.role", "supported values: \"Middle\""),
+        (
+            json!({"role": "Bridge"}),
+            "spec.role",
+            "bridges are not built yet: use Guard, Middle or Exit",
+        ),
+        (
+            json!({"role": "middle"}),
+            "spec.role",
+            "supported values: \"Guard\", \"Middle\", \"Exit\"",
+        ),
+        (
+            json!({"exit": {"reduced": true}}),
+            "spec.exit",
+            "set role to Exit, or remove exit",
+        ),
+        (
+            json!({"role": "Exit", "exit": {"policy": ["allow *:80"]}}),
+            "spec.exit.policy",
+            "accept, reject, accept6",
+        ),
+        (
+            json!({"role": "Exit", "exit": {"policy": ["accept *:80, reject *:*"]}}),
+            "spec.exit.policy",
+            "one rule in each",
+        ),
+        (
+            json!({"role": "Exit", "exit": {"policy": ["accept *:80\nNickname evil"]}}),
+            "spec.exit.policy",
+            "one rule in each",
+        ),
+        (
+            json!({"role": "Exit", "exit": {"ports": [80]}}),
+            "spec.exit.ports",
+            "unknown field",
+        ),
+        (
+            json!({"accounting": {"max": "10T"}}),
+            "spec.accounting.max",
+            "for example 500GB",
+        ),
+        (
+            json!({"accounting": {"max": "10000000000"}}),
+            "spec.accounting.max",
+            "for example 500GB",
+        ),
+        (
+            json!({"accounting": {"rule": "Sum"}}),
+            "spec.accounting.max",
+            "Required value",
+        ),
+        (
+            json!({"accounting": {"max": "1TB", "rule": "sum"}}),
+            "spec.accounting.rule",
+            "\"Sum\"",
+        ),
+        (
+            json!({"accounting": {"max": "1TB", "start": {"day": 31}}}),
+            "spec.accounting.start.day",
+            "less than or equal to 28",
+        ),
+        (
+            json!({"accounting": {"max": "1TB", "start": {"every": "Week", "day": 8}}}),
+            "spec.accounting.start.day",
+            "1 (Monday) to 7",
+        ),
+        (
+            json!({"accounting": {"max": "1TB", "start": {"every": "Day", "day": 1}}}),
+            "spec.accounting.start.day",
+            "leave day out",
+        ),
+        (
+            json!({"accounting": {"max": "1TB", "start": {"time": "24:00"}}}),
+            "spec.accounting.start.time",
+            "06:30",
+        ),
+        (json!({"state": "Draining"}), "spec.state", "\"Running\", \"Stopped\""),
+        (
+            json!({"deletionPolicy": "Delete"}),
+            "spec.deletionConfirmation",
+            "write its fingerprint",
+        ),
+        (
+            json!({"pod": {"labels": {"relayfleet.io/relay": "x"}}}),
+            "spec.pod.labels",
+            "use others",
+        ),
+        (
+            json!({"pod": {"resources": {"requests": {"cpu": "half"}}}}),
+            "spec.pod.resources.requests",
+            "500m",
+        ),
+        (
+            json!({"pod": {"tolerations": [{"effect": "NoSleep"}]}}),
+            "spec.pod.tolerations",
+            "NoExecute",
+        ),
+        (
+            json!({"pod": {"hostNetwork": true}}),
+            "spec.pod.hostNetwork",
+            "unknown field",
+        ),
         (json!({"contact": " "}), "spec.contact", "write one line of text"),
         (
             json!({"contact": "a\nNickname evil"}),
@@ -163,6 +262,15 @@ fn good_manifests_are_taken() {
         json!({"identity": {"custody": "Operator", "signingKeyLifetime": "3d"}}),
         json!({"storage": {"size": "512Mi", "storageClassName": "fast"}}),
         json!({"network": {"configMap": {"name": "private", "key": "lines"}}}),
+        json!({"role": "Guard", "paused": true, "state": "Stopped", "deletionPolicy": "Retain"}),
+        json!({"role": "Exit"}),
+        json!({"role": "Exit", "exit": {"policy": ["accept *:80", "reject6 [2001:db8::]/32:1-1024"], "reduced": false, "ipv6": true}}),
+        json!({"accounting": {"max": "10TB", "rule": "Sum", "start": {"every": "Week", "day": 7, "time": "23:59"}}}),
+        json!({"pod": {
+            "labels": {"team": "tor"}, "resources": {"requests": {"cpu": "500m", "memory": "1Gi"}},
+            "tolerations": [{"key": "relays", "operator": "Exists"}],
+            "affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+        }}),
     ];
     for (number, change) in cases.into_iter().enumerate() {
         server.apply(&relay(&format!("good{number}"), change));

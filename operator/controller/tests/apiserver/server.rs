@@ -141,7 +141,16 @@ impl Server {
 
     /// `kubectl apply -f -`; what it complained of if it was refused.
     pub(crate) fn try_apply(&self, text: &str) -> Result<(), String> {
-        let mut kubectl = self.command(&["apply", "-f", "-"]);
+        self.feed(&["apply", "-f", "-"], text)
+    }
+
+    /// A POST to this path.
+    pub(crate) fn create_raw(&self, path: &str, text: &str) {
+        self.feed(&["create", "--raw", path, "-f", "-"], text).unwrap();
+    }
+
+    fn feed(&self, arguments: &[&str], text: &str) -> Result<(), String> {
+        let mut kubectl = self.command(arguments);
         let mut kubectl = kubectl
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -1,6 +1,8 @@
 //! The objects that a Relay should have, one file for each kind.
 
+pub mod accounting;
 pub mod claim;
+pub mod exit;
 pub mod identity;
 pub mod pod;
 pub mod service;
@@ -17,14 +19,18 @@ use operator_api::{Relay, names};
 #[must_use]
 pub fn labels(relay: &Relay) -> BTreeMap<String, String> {
     let role = format!("{:?}", relay.spec.role).to_lowercase();
-    [
+    let own = [
         (names::LABEL_MANAGED_BY, names::MANAGED_BY.to_owned()),
         (names::LABEL_NAME, "tor-relay".to_owned()),
         (names::LABEL_RELAY, relay.name_any()),
         (names::LABEL_ROLE, role),
-    ]
-    .map(|(key, value)| (key.to_owned(), value))
-    .into()
+    ];
+    let set = relay.labels().get(names::LABEL_SET).cloned();
+    let set = set.map(|set| (names::LABEL_SET, set));
+    own.into_iter()
+        .chain(set)
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect()
 }
 
 /// For what outlives the Relay: no owner, so that no garbage collector takes keys or volume away.

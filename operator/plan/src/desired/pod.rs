@@ -17,13 +17,17 @@ use relay_formats::family_bundle::FILE_SUFFIX;
 use relay_formats::key_file;
 use sha2::{Digest as _, Sha256};
 
-use super::torrc::{SHUTDOWN_WAIT_SECONDS, TORRC_KEY, torrc_text};
+use super::torrc::{SHUTDOWN_WAIT_SECONDS, TORRC_KEY, cold_lines, torrc_text};
 use super::{labels, owned};
 use crate::family::SHARDS_MAX;
 use crate::family::shard::{self, BUNDLE_KEY};
 use crate::identity::custody_of;
+use crate::overrides::lay_over;
 use crate::settings::{Settings, pull_policy_text};
 use crate::validate::Accepted;
+
+/// Labels or annotations.
+type Texts = std::collections::BTreeMap<String, String>;
 
 /// The volume's root belongs to whom the storage driver likes; the relay makes its own directory in it, mode 0700.
 pub const DATA_DIRECTORY: &str = "/var/lib/relayfleet/data";
@@ -54,26 +58,45 @@ pub fn pod(relay: &Relay, accepted: &Accepted, settings: &Settings) -> Pod {
     let spec = pod_spec(relay, accepted, settings);
     let mut metadata = owned(relay, relay.name_any());
     metadata.labels = Some(labels(relay));
-    metadata.annotations = Some(
-        [(
-            names::ANNOTATION_POD_HASH.to_owned(),
-            hash(&spec, &torrc_text(relay, accepted)),
-        )]
-        .into(),
-    );
-    Pod {
+    metadata.finalizers = Some(vec![names::FINALIZER_POD.to_owned()]);
+    metadata.annotations = Some([(names::ANNOTATION_TORRC_HASH.to_owned(), torrc_hash(relay, accepted))].into());
+    let mut pod = Pod {
         metadata,
         spec: Some(spec),
         ..Default::default()
+    };
+    if let Some(overrides) = &relay.spec.pod {
+        lay_over(&mut pod, overrides);
     }
+    let cold = cold_lines(relay, accepted);
+    if let Some(annotations) = pod.metadata.annotations.as_mut() {
+        annotations.insert(
+            names::ANNOTATION_POD_HASH.to_owned(),
+            hash(&pod.spec, overlaid(relay), &cold),
+        );
+    }
+    pod
 }
 
-/// A pod cannot be changed, and a relay reads its torrc when it starts: both ask for another pod.
-fn hash(spec: &PodSpec, torrc: &str) -> String {
+/// Labels and annotations are a part of the pod's shape too: who changes them wants to see them.
+fn overlaid(relay: &Relay) -> Option<(&Texts, &Texts)> {
+    let overrides = relay.spec.pod.as_ref()?;
+    Some((&overrides.labels, &overrides.annotations))
+}
+
+/// A pod cannot be changed, nor can some lines of its torrc while the relay runs: both ask for another pod.
+fn hash(spec: &Option<PodSpec>, overlaid: Option<(&Texts, &Texts)>, cold: &str) -> String {
     let mut digest = Sha256::new();
-    digest.update(serde_json::to_vec(spec).unwrap_or_default()); // a PodSpec of ours always has a JSON form
-    digest.update(torrc);
+    // A PodSpec of ours always has a JSON form.
+    digest.update(serde_json::to_vec(&(spec, overlaid)).unwrap_or_default());
+    digest.update(cold);
     hex::encode(digest.finalize())
+}
+
+/// What the pod's annotation says of the torrc that it should have.
+#[must_use]
+pub fn torrc_hash(relay: &Relay, accepted: &Accepted) -> String {
+    hex::encode(Sha256::digest(torrc_text(relay, accepted)))
 }
 
 fn pod_spec(relay: &Relay, accepted: &Accepted, settings: &Settings) -> PodSpec {
@@ -81,6 +104,7 @@ fn pod_spec(relay: &Relay, accepted: &Accepted, settings: &Settings) -> PodSpec 
         init_containers: Some(vec![keys_container(settings)]),
         containers: vec![relay_container(relay, accepted, settings)],
         volumes: Some(volumes(relay)),
+        affinity: accepted.affinity.clone(),
         restart_policy: Some("Always".to_owned()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
         automount_service_account_token: Some(false),
@@ -242,6 +266,9 @@ fn keys_container(settings: &Settings) -> Container {
 fn relay_container(relay: &Relay, accepted: &Accepted, settings: &Settings) -> Container {
     let own_address = accepted.address.is_none();
     let mut args = vec!["-f".to_owned(), format!("{CONFIG_DIR}/{TORRC_KEY}")];
+    if relay.spec.engine == Engine::Builtin {
+        args.push("--watch-torrc".to_owned());
+    }
     if own_address {
         args.extend(["--Address".to_owned(), "$(POD_IP)".to_owned()]);
     }

@@ -64,8 +64,6 @@ pub fn torrc_text(relay: &Relay, accepted: &Accepted) -> String {
             line("SigningKeyLifetime", &format_args!("{} days", lifetime.count()));
         }
     }
-    line("ExitRelay", &0);
-    line("ExitPolicy", &"reject *:*");
     if let Some(rates) = accepted.bandwidth {
         // Where a Service rewrites source addresses every client looks private, and an uncounted rate would bind nobody.
         line("CountPrivateBandwidth", &1);
@@ -75,11 +73,25 @@ pub fn torrc_text(relay: &Relay, accepted: &Accepted) -> String {
             line("MaxAdvertisedBandwidth", &format_args!("{most} bytes"));
         }
     }
+    for more in accepted.accounting.iter().chain(&accepted.exit) {
+        text.push_str(more);
+        text.push('\n');
+    }
     for shared in &accepted.network {
         text.push_str(shared);
         text.push('\n');
     }
     text
+}
+
+/// The part that a running relay cannot take up: another value asks for another pod. C tor does not see that its torrc
+/// changed, so for it that is all.
+#[must_use]
+pub fn cold_lines(relay: &Relay, accepted: &Accepted) -> String {
+    match relay.spec.engine {
+        Engine::Tor => torrc_text(relay, accepted),
+        Engine::Builtin => format!("ORPort {}\n{}", accepted.or_port, accepted.network.join("\n")),
+    }
 }
 
 /// In a torrc `#` begins a comment and a backslash at the end goes on in the next line, unless the value stands in quotes.

@@ -9,7 +9,7 @@ use crate::desired::pod::{KEYS_CONTAINER, RELAY_CONTAINER};
 const REPORT_CHARS_MAX: usize = 400;
 
 /// The init container found other keys in the volume, or could not write there.
-pub(super) fn failed_keys(pod: &Pod) -> Option<Hurdle> {
+pub(crate) fn failed_keys(pod: &Pod) -> Option<Hurdle> {
     let keys = status(pod, KEYS_CONTAINER)?;
     let report = last_words(keys)?;
     Some(Hurdle::standing(
@@ -20,7 +20,7 @@ pub(super) fn failed_keys(pod: &Pod) -> Option<Hurdle> {
     ))
 }
 
-pub(super) fn held_container(pod: &Pod) -> Option<Hurdle> {
+pub(crate) fn held_container(pod: &Pod) -> Option<Hurdle> {
     [KEYS_CONTAINER, RELAY_CONTAINER]
         .iter()
         .find_map(|name| held(status(pod, name)?))

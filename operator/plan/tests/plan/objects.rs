@@ -34,12 +34,12 @@ fn the_torrc_says_what_the_spec_says() {
          ShutdownWaitLength 20 seconds\n\
          OfflineMasterKey 1\n\
          SigningKeyDirectory /etc/relayfleet/signing\n\
-         ExitRelay 0\n\
-         ExitPolicy reject *:*\n\
          CountPrivateBandwidth 1\n\
          RelayBandwidthRate 10485760 bytes\n\
          RelayBandwidthBurst 12500000 bytes\n\
-         MaxAdvertisedBandwidth 5000000 bytes\n"
+         MaxAdvertisedBandwidth 5000000 bytes\n\
+         ExitRelay 0\n\
+         ExitPolicy reject *:*\n"
             .to_owned()
             + NETWORK.strip_prefix("# shared\n").unwrap()
     );
@@ -72,7 +72,16 @@ fn a_pod_without_an_address_in_the_spec_publishes_its_own() {
     world.settle();
     let spec = world.pod().spec.clone().unwrap();
     let args = spec.containers[0].args.clone().unwrap();
-    assert_eq!(args, ["-f", "/etc/relayfleet/config/torrc", "--Address", "$(POD_IP)"]);
+    assert_eq!(
+        args,
+        [
+            "-f",
+            "/etc/relayfleet/config/torrc",
+            "--watch-torrc",
+            "--Address",
+            "$(POD_IP)"
+        ]
+    );
     assert!(!torrc(&world).contains("Address"));
 }
 
@@ -155,4 +164,82 @@ fn keys_and_volume_have_no_owner_and_the_rest_has() {
         panic!("no service")
     };
     assert_eq!(service.metadata.owner_references.as_ref().unwrap()[0].uid, "relay-1");
+}
+
+#[test]
+fn an_exit_refuses_the_cluster_first_then_does_what_its_policy_says() {
+    let mut world = World::with(json!({
+        "role": "Exit",
+        "exit": {"policy": ["reject 203.0.113.0/24:*", "accept *:6667"], "ipv6": true},
+        "accounting": {"max": "10TB", "rule": "Sum", "start": {"every": "Week", "day": 3, "time": "06:30"}},
+    }));
+    let lines = operator_plan::desired::exit::exit_lines(&world.seen.relay, &world.settings).unwrap();
+    assert_eq!(
+        lines,
+        [
+            "ExitRelay 1",
+            "IPv6Exit 1",
+            "ExitPolicy reject 198.18.0.0/16:*",
+            "ExitPolicy reject6 [fd00::]/8:*",
+            "ExitPolicy reject 203.0.113.0/24:*",
+            "ExitPolicy accept *:6667",
+            "ReducedExitPolicy 1",
+        ]
+    );
+    for line in lines.iter().filter_map(|line| line.strip_prefix("ExitPolicy ")) {
+        relay_formats::exit_policy::ExitPolicy::parse_line(line).unwrap();
+    }
+    world.seen.relay.spec.exit = serde_json::from_value(json!({"policy": ["accept *:80", "accept 1.2.3:80"]})).unwrap();
+    world.settle();
+    let (status, _, message) = world.condition("ConfigAccepted");
+    assert_eq!(status, "False");
+    assert!(message.contains("spec.exit.policy[1]"), "{message}");
+}
+
+#[test]
+fn accounting_is_said_in_c_tors_words() {
+    let read = |accounting| serde_json::from_value(accounting).unwrap();
+    let lines = |accounting| operator_plan::desired::accounting::accounting_lines(&read(accounting));
+    assert_eq!(
+        lines(json!({"max": "500GB"})),
+        [
+            "AccountingMax 500000000000 bytes",
+            "AccountingRule max",
+            "AccountingStart month 1 00:00"
+        ]
+    );
+    assert_eq!(
+        lines(json!({"max": "1TiB", "rule": "Sum", "start": {"every": "Day", "time": "06:30"}})),
+        [
+            "AccountingMax 1099511627776 bytes",
+            "AccountingRule sum",
+            "AccountingStart day 06:30"
+        ]
+    );
+}
+
+#[test]
+fn overrides_are_laid_over_the_pod_and_the_operators_own_words_win() {
+    let mut world = World::with(json!({"pod": {
+        "labels": {"team": "tor", "relayfleet.io/relay": "other"}, "annotations": {"note": "x"},
+        "resources": {"requests": {"cpu": "500m"}, "limits": {"memory": "1Gi"}},
+        "nodeSelector": {"disk": "ssd"}, "priorityClassName": "high",
+        "tolerations": [{"key": "relays", "operator": "Exists", "effect": "NoSchedule"}],
+        "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+    }}));
+    world.settle();
+    let pod = world.pod().clone();
+    let (labels, spec) = (pod.metadata.labels.unwrap(), pod.spec.unwrap());
+    assert_eq!(
+        (labels["team"].as_str(), labels["relayfleet.io/relay"].as_str()),
+        ("tor", "demo")
+    );
+    assert_eq!(pod.metadata.annotations.unwrap()["note"], "x");
+    assert_eq!(spec.node_selector.unwrap()["disk"], "ssd");
+    assert_eq!(spec.tolerations.unwrap()[0].key.as_deref(), Some("relays"));
+    assert_eq!(spec.priority_class_name.as_deref(), Some("high"));
+    assert!(spec.affinity.unwrap().node_affinity.is_some());
+    let resources = spec.containers[0].resources.clone().unwrap();
+    assert_eq!(resources.requests.unwrap()["cpu"].0, "500m");
+    assert_eq!(resources.limits.unwrap()["memory"].0, "1Gi");
 }

@@ -57,6 +57,7 @@ impl World {
             tor_image: None,
             custody_namespace: "relayfleet-system".into(),
             pull_policy: None,
+            cluster_networks: vec!["198.18.0.0/16".into(), "fd00::/8".into()],
         };
         Self {
             seen,
@@ -73,8 +74,12 @@ impl World {
     }
 
     pub(crate) fn plan(&self) -> Plan {
+        self.decide().unwrap()
+    }
+
+    pub(crate) fn decide(&self) -> Option<Plan> {
         let now = Time(Timestamp::from_second(self.clock).unwrap());
-        decide(&self.seen, &self.settings, &now).unwrap()
+        decide(&self.seen, &self.settings, &now)
     }
 
     /// Rounds until one has nothing to do; the number of writes.
@@ -93,10 +98,10 @@ impl World {
     /// One round, cut off after so many writes; the number of writes.
     pub(crate) fn round(&mut self, writes_max: usize) -> usize {
         self.clock += 1;
-        let plan = self.plan();
+        let Some(plan) = self.decide() else { return 0 };
         let mut writes = 0;
-        if self.seen.relay.status.as_ref() != Some(&plan.status) && writes < writes_max {
-            self.seen.relay.status = Some(plan.status);
+        if self.seen.relay.status != plan.status && plan.status.is_some() && writes < writes_max {
+            self.seen.relay.status = plan.status;
             writes += 1;
         }
         for step in plan.steps.into_iter().take(writes_max - writes) {
@@ -132,7 +137,11 @@ impl World {
                 self.pods_secrets.push(secret);
             }
             Step::ApplyTorrc(torrc) => self.seen.torrc = Seen::Ours(*torrc),
-            Step::CreateClaim(claim) => self.seen.claim = Seen::Ours(*claim),
+            Step::CreateClaim(claim) => {
+                let mut claim = *claim;
+                claim.metadata.uid = Some(uid);
+                self.seen.claim = Seen::Ours(claim);
+            }
             Step::ApplyService(service) => self.seen.service = Seen::Ours(*service),
             Step::CreatePod(pod) => {
                 assert_eq!(self.seen.pod, Seen::Absent, "a second pod of one identity");
@@ -141,10 +150,22 @@ impl World {
                 self.seen.pod = Seen::Ours(pod);
             }
             Step::DeletePod { uid } => {
+                let ends = Timestamp::from_second(self.clock + 35).unwrap();
                 let pod = self.pod();
                 assert_eq!(pod.metadata.uid, Some(uid));
-                pod.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
+                pod.metadata.deletion_timestamp = Some(Time(ends));
             }
+            Step::TouchPod { uid, torrc_hash } => {
+                let pod = self.pod();
+                assert_eq!(pod.metadata.uid, Some(uid));
+                let annotations = pod.metadata.annotations.get_or_insert_default();
+                annotations.insert("relayfleet.io/torrc-hash".into(), torrc_hash);
+            }
+            Step::HoldRelay(held) => {
+                self.seen.relay.metadata.finalizers = held.then(|| vec!["relayfleet.io/deletion".into()]);
+            }
+            Step::DeleteClaim { .. } => self.seen.claim = Seen::Absent,
+            Step::DeleteIdentity { .. } => self.seen.custody = Seen::Absent,
         }
     }
 
@@ -200,6 +221,7 @@ impl World {
     pub(crate) fn condition(&self, type_: &str) -> (String, String, String) {
         let status = self.plan().status;
         let condition = status
+            .unwrap()
             .conditions
             .into_iter()
             .find(|condition| condition.type_ == type_)
@@ -209,7 +231,8 @@ impl World {
 }
 
 fn metadata_of(secret: &Secret) -> PartialObjectMeta<Secret> {
-    let metadata: ObjectMeta = secret.metadata.clone();
+    let mut metadata: ObjectMeta = secret.metadata.clone();
+    metadata.uid = Some("secret".into());
     PartialObjectMeta {
         metadata,
         ..Default::default()
