@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use consensus::{
-    ConsensusUnverified, ListedServer, ServerConsensus, ServerConsensusUnverified, Unverified, signed_digest,
+    ConsensusUnverified, ListedServer, ServerConsensus, ServerConsensusUnverified, Unverified, consensus_diff,
+    signed_digest,
 };
 pub use servers::{RawDescriptor, extra_infos, server_descriptors};
 

@@ -69,12 +69,12 @@ pub struct Consensus {
 }
 
 /// Diffs to one consensus from older ones of the same flavour.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Diffs {
     /// Which consensus they lead to.
     pub to: [u8; 32],
     /// By the SHA3-256 of the older one's signed part (dir-spec, "Consensus diffs").
-    pub from: HashMap<[u8; 32], Packed>,
+    pub from: HashMap<[u8; 32], Arc<Packed>>,
 }
 
 /// One authority certificate.

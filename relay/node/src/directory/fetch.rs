@@ -298,4 +298,6 @@ fn consensus_path(flavor: Flavor, trusted: &[RsaIdentity]) -> String {
 }
 
 #[cfg(test)]
+mod cache_tests;
+#[cfg(test)]
 mod tests;

@@ -2,15 +2,17 @@
 //!
 //! Runs on a small runtime of its own; gives the engine what it needs through a `watch` channel.
 //!
-//! Three loops: `fetching` tells `publishing` each new consensus, and `stocking` what the directory server is to serve. Below
-//! them: `fetch` owns the documents, `publish` the uploads; `schedule`, `publication` and `reachability` decide and know no clock; `http` and
+//! Four loops: `fetching` tells `publishing` each new consensus, and `stocking` and `diffing` what the directory server is to
+//! serve. Below them: `fetch` owns the documents, `publish` the uploads; `schedule`, `publication` and `reachability` decide and know no clock; `http` and
 //! `cache` do. Whatever a stranger wrote goes through `crate::netdoc` first.
 
 pub mod authority;
 pub mod bandwidth;
 pub mod cache;
+pub mod diffing;
 pub mod fetch;
 mod fetching;
+pub mod history;
 pub mod http;
 pub mod inflate;
 pub mod memory;
@@ -83,12 +85,14 @@ pub async fn run(context: DirectoryContext) {
     };
     let (stock, in_stock) = watch::channel(Arc::default());
     let told = Told { network, news, stock };
+    let diffing = diffing::run(in_stock.clone(), config.clone(), Arc::clone(&service));
     let stocking = stocking::run(in_stock, config.clone(), service);
     let mut publishing = Publishing::start(ears);
     tokio::select! {
         _ = shutdown.wait_for(|stop| *stop) => {}
         () = fetching::run(config, told) => {}
         () = stocking => {}
+        () = diffing => {}
         () = publishing.run() => {}
     }
     publishing.remember();

@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use relay_formats::fingerprint::RsaIdentity;
 use sha3::{Digest as _, Sha3_256};
 use tor_checkable::{ExternallySigned as _, TimeBound as _};
+use tor_consdiff::DiffSizeStrictness;
 use tor_llcrypto::pk::rsa;
 use tor_netdoc::doc::authcert::AuthCert;
 use tor_netdoc::doc::netstatus::{MdConsensus, PlainConsensus, UncheckedMdConsensus, UncheckedPlainConsensus};
@@ -193,4 +194,13 @@ pub fn signed_digest(text: &str) -> Option<[u8; 32]> {
     const END: &str = "\ndirectory-signature ";
     let end = text.find(END)? + END.len();
     text.get(..end).map(|signed| Sha3_256::digest(signed).into())
+}
+
+/// What leads from one consensus to a newer one of the same flavour, as an ed script (dir-spec, "Consensus diffs"). Checked by
+/// applying it.
+///
+/// # Errors
+/// One of them is no consensus, or the diff would be no shorter than `to`'s predecessor.
+pub fn consensus_diff(from: &str, to: &str) -> Result<String, BadDocument> {
+    tor_consdiff::gen_cons_diff(from, to, DiffSizeStrictness::Generate).map_err(|e| BadDocument::Parse(e.to_string()))
 }

@@ -24,7 +24,7 @@ fn service() -> Service {
     };
     let diffs = Diffs {
         to: [8; 32],
-        from: HashMap::from([([9; 32], Packed::new(text(b"what changed")).unwrap())]),
+        from: HashMap::from([([9; 32], Arc::new(Packed::new(text(b"what changed")).unwrap()))]),
     };
     let descriptor = |relay: u8, digest: u8, words: &[u8]| Descriptor {
         relay: RsaIdentity([relay; 20]),

@@ -1,7 +1,8 @@
 //! What we have fetched, as the directory server takes it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use relay_formats::fingerprint::RsaIdentity;
 
@@ -11,19 +12,24 @@ use crate::dircache::store::{Certificate, Descriptor, Shelf, Text};
 use crate::directory::schedule::Lifetime;
 use crate::netdoc::{self, RawDescriptor};
 
+/// Hours, where the consensus says nothing else.
+const DIFFS_HOURS: i32 = 72;
+
 /// Documents of one moment. Consensuses are not packed yet.
 #[derive(Debug, Default)]
 pub struct Stock {
     /// The newest of each flavour.
     pub consensuses: Vec<RawConsensus>,
     /// Listed or not.
-    pub microdescriptors: Arc<std::collections::HashMap<[u8; 32], Text>>,
+    pub microdescriptors: Arc<HashMap<[u8; 32], Text>>,
     /// Server descriptors.
     pub servers: Arc<Shelf>,
     /// Extra-infos.
     pub extra_infos: Arc<Shelf>,
     /// Certificates of authorities that we trust.
     pub certificates: Arc<Vec<Certificate>>,
+    /// How old a consensus may be that diffs lead from (param-spec, `max-consensus-age-to-cache-for-diff`).
+    pub diffs_age_max: Duration,
 }
 
 /// A verified consensus, as it was received.
@@ -66,12 +72,17 @@ impl Directory {
             text: bytes(&one.text),
         });
         let (servers, extra_infos) = self.shelves();
+        let parameters = self.consensus().map(|consensus| &consensus.parameters);
+        let hours = parameters.map_or(DIFFS_HOURS, |parameters| {
+            parameters.clamped("max-consensus-age-to-cache-for-diff", DIFFS_HOURS, 0, 8_192)
+        });
         Stock {
             consensuses: microdesc.into_iter().chain(plain).collect(),
             microdescriptors: Arc::new(microdescriptors.collect()),
             servers: Arc::new(servers),
             extra_infos: Arc::new(extra_infos),
             certificates: Arc::new(certificates.collect()),
+            diffs_age_max: Duration::from_secs(u64::try_from(hours).unwrap_or_default() * 60 * 60),
         }
     }
 
