@@ -90,6 +90,9 @@ pub enum Input<'a> {
     Timeout,
     /// The relay is about to stop: refuse new circuits and channels, let the open ones end.
     Retire,
+    /// The relay ends: all circuits are destroyed, and each side of them is told. The driver closes a channel when it has
+    /// nothing more to say.
+    EndCircuits,
     /// The answer to [`Effect::OpenStream`] and [`Effect::OpenDirectory`]: the stream is open.
     StreamConnected {
         /// Which stream.

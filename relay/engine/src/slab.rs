@@ -78,6 +78,17 @@ impl<T> Slab<T> {
         Some(entry)
     }
 
+    /// The names of all entries.
+    pub(crate) fn keys(&self) -> Vec<Key> {
+        let numbered = (0_u32..).zip(&self.places);
+        let full = numbered.filter(|(_, place)| place.entry.is_some());
+        full.map(|(index, place)| Key {
+            index,
+            generation: place.generation,
+        })
+        .collect()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.places.len() - self.free.len()
     }

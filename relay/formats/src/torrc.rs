@@ -16,6 +16,7 @@ mod values;
 
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -127,6 +128,8 @@ pub struct Torrc {
     pub user: Option<String>,
     /// `Log` lines; without one, notice to standard output.
     pub logs: Vec<LogLine>,
+    /// `NumCPUs`, as many threads carry cells; `None` (0, or nothing said) means one for each processor. 512 at most.
+    pub cpus: Option<NonZeroU16>,
     /// `ShutdownWaitLength`; 30 seconds without one.
     pub shutdown_wait: Duration,
     /// `SSLKeyLifetime`; `None` draws one.

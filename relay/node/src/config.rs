@@ -3,6 +3,7 @@
 mod addresses;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +47,9 @@ pub struct Config {
     pub exits: Exits,
     /// Where streams may leave the network here; for most relays nowhere.
     pub exit_policy: Arc<ExitPolicy>,
+    /// torrc `NumCPUs`: threads that carry cells, each with links and circuits of its own. As many as the process may have
+    /// processors where torrc does not say.
+    pub shards: NonZeroU16,
     /// torrc `ShutdownWaitLength`.
     pub shutdown_wait: Duration,
     /// torrc `SSLKeyLifetime`; none draws one.
@@ -142,6 +146,7 @@ impl Config {
             exits: torrc.exits.clone(),
             advertised,
             outbound_bind: torrc.outbound_bind.clone(),
+            shards: torrc.cpus.unwrap_or_else(processors),
             shutdown_wait: torrc.shutdown_wait,
             tls_certificate_lifetime: torrc.tls_certificate_lifetime,
             signing_key_lifetime: torrc.signing_key_lifetime,
@@ -202,6 +207,7 @@ impl Config {
             cache_directory: self.cache_directory.clone(),
             listen: self.listen.clone(),
             outbound_bind: self.outbound_bind.clone(),
+            shards: self.shards,
             user: self.user.clone(),
             testing_network: self.testing_network,
             metrics_ports: self.metrics_ports.clone(),
@@ -222,6 +228,7 @@ impl Config {
             ("CacheDirectory", self.cache_directory != next.cache_directory),
             ("ORPort", self.listen != next.listen),
             ("OutboundBindAddress", self.outbound_bind != next.outbound_bind),
+            ("NumCPUs", self.shards != next.shards),
             ("User", self.user != next.user),
             ("MetricsPort", self.metrics_ports != next.metrics_ports),
             ("StatusPort", self.status_ports != next.status_ports),
@@ -238,6 +245,13 @@ impl Config {
 fn exit_policy(torrc: &Torrc, advertised: &[SocketAddr]) -> ExitPolicy {
     let advertised: Vec<IpAddr> = advertised.iter().map(SocketAddr::ip).collect();
     ExitPolicy::assemble(&torrc.exit_policy_options(&advertised, &addresses::of_interfaces()))
+}
+
+/// As many as our cgroup and affinity let us have; one where the system does not tell.
+fn processors() -> NonZeroU16 {
+    let found = std::thread::available_parallelism().ok();
+    let found = found.and_then(|found| NonZeroU16::try_from(found).ok());
+    found.unwrap_or(NonZeroU16::MIN)
 }
 
 /// `~/.tor`, C tor's default.

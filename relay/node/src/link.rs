@@ -11,6 +11,7 @@ use relay_engine::settings::{InitiatorCredentials, ResponderCredentials};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::metrics::counters::{Began, OpenConnection};
+use crate::shards::Place;
 use crate::tls::Session;
 use crate::traffic::Traffic;
 
@@ -59,6 +60,8 @@ pub struct Link {
     pub peer: SocketAddr,
     /// Where its bytes are counted.
     pub traffic: Arc<Traffic>,
+    /// Held for as long as it is one of the relay's links.
+    pub _place: Place,
     /// Its place among the open connections.
     pub counted: OpenConnection,
     /// On the driver's steady clock: when this stage must have ended, where it must.

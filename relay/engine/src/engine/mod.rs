@@ -181,6 +181,7 @@ impl Engine {
             Input::OnionAnswered { ticket, answer } => self.onion_answered(now, ticket, answer, outbox),
             Input::Timeout => self.timeout(now, outbox),
             Input::Retire => self.retiring = true,
+            Input::EndCircuits => self.end_circuits(now, outbox),
             Input::StreamConnected { stream, address } => self.stream_connected(now, stream, address, outbox),
             Input::StreamRefused { stream, refusal } => self.stream_refused(now, stream, refusal, outbox),
             Input::StreamResolved { stream, answers } => self.stream_resolved(now, stream, answers, outbox),
@@ -215,6 +216,27 @@ impl Engine {
     /// Circuits of other shards that have a leg here.
     pub fn guests(&self) -> usize {
         self.guests.len()
+    }
+
+    /// Ends all circuits. Clients are told so that they need not wait for an answer.
+    fn end_circuits(&mut self, now: Now, outbox: &mut Outbox) {
+        self.retiring = true;
+        for circuit in self.circuits.keys() {
+            self.carry_out(now, Verdict::end(circuit, DestroyReason::Hibernating), outbox);
+        }
+        for guest in self.guests.keys() {
+            let reason = Some(DestroyReason::Destroyed);
+            let (to_owner, to_next) = (reason, reason);
+            self.carry_out(
+                now,
+                Verdict::EndGuest {
+                    guest,
+                    to_owner,
+                    to_next,
+                },
+                outbox,
+            );
+        }
     }
 
     /// The one place where circuits and channels end.

@@ -83,7 +83,8 @@ const TABLE: &[(Fate, &str)] = &[
         ContactInfo CountPrivateBandwidth DataDirectory DirAuthority DirCache DirPortFrontPage
         DownloadExtraInfo ExitPolicy ExitPolicyRejectLocalInterfaces
         ExitPolicyRejectPrivate ExitRelay ExtendAllowPrivateAddresses FamilyId FamilyKeyDirectory IPv6Exit
-        KeyDirectory Log MaxAdvertisedBandwidth MaxConsensusAgeForDiffs MyFamily Nickname OfflineMasterKey ORPort OutboundBindAddress
+        KeyDirectory Log MaxAdvertisedBandwidth MaxConsensusAgeForDiffs MyFamily Nickname NumCPUs OfflineMasterKey ORPort
+        OutboundBindAddress
         OutboundBindAddressExit OutboundBindAddressOR PublishServerDescriptor ReducedExitPolicy ReevaluateExitPolicy
         RefuseUnknownExits RelayBandwidthBurst RelayBandwidthRate ServerDNSAllowBrokenConfig
         ServerDNSAllowNonRFC953Hostnames ServerDNSRandomizeCase ServerDNSResolvConfFile ServerDNSSearchDomains
@@ -244,7 +245,7 @@ const TABLE: &[(Fate, &str)] = &[
         "CircuitPadding CircuitPriorityHalflife ConnectionPadding ConnLimit ConstrainedSockSize
         DisableOOSCheck HeartbeatPeriod KeepalivePeriod KISTSchedRunInterval
         KISTSockBufSizeFactor MaxHSDirCacheBytes MaxOnionQueueDelay
-        MaxUnparseableDescSizeToLog NumCPUs Schedulers TestingDirConnectionMaxStall TestingLinkCertLifetime
+        MaxUnparseableDescSizeToLog Schedulers TestingDirConnectionMaxStall TestingLinkCertLifetime
         TestingLinkKeySlop TestingMinTimeToReportBandwidth TestingServerConsensusDownloadInitialDelay
         TestingServerDownloadInitialDelay TestingSigningKeySlop AvoidDiskWrites
         DisableDebuggerAttachment KeepBindCapabilities __DisableSignalHandlers __ReloadTorrcOnSIGHUP

@@ -166,6 +166,7 @@ impl Reading {
             signing_key_directory: self.signing_key_directory(),
             user: self.last("User", text),
             logs: self.logs(),
+            cpus: self.last("NumCPUs", values::cpus).flatten(),
             shutdown_wait: self
                 .last("ShutdownWaitLength", values::interval)
                 .unwrap_or(Duration::from_secs(30)),

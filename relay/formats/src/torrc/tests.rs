@@ -386,3 +386,11 @@ proptest::proptest! {
         let _ = Torrc::parse(&text);
     }
 }
+
+#[test]
+fn processors_are_counted_by_the_process_unless_torrc_knows_better() {
+    assert_eq!((good("").cpus, good("NumCPUs 0").cpus), (None, None));
+    assert_eq!(good("NumCPUs 3").cpus.map(u16::from), Some(3));
+    assert!(complaints("NumCPUs 513").contains("NumCPUs: expected 0 (as many as there are) to 512, found `513`"));
+    assert!(complaints("NumCPUs auto").contains("found `auto`"));
+}

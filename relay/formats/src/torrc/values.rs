@@ -1,6 +1,7 @@
 //! Single values: switches, amounts of bytes, lengths of time.
 
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 use std::time::Duration;
 
 /// `0` or `1`.
@@ -9,6 +10,19 @@ pub(super) fn switch(text: &str) -> Result<bool, String> {
         "0" => Ok(false),
         "1" => Ok(true),
         _ => Err(format!("expected 0 or 1, found `{text}`")),
+    }
+}
+
+/// More threads than that are surely a slip of the pen (our own number).
+const CPUS_MAX: u16 = 512;
+
+/// How many processors to use; 0 leaves it to the process.
+pub(super) fn cpus(text: &str) -> Result<Option<NonZeroU16>, String> {
+    match text.parse() {
+        Ok(cpus) if cpus <= CPUS_MAX => Ok(NonZeroU16::new(cpus)),
+        _ => Err(format!(
+            "expected 0 (as many as there are) to {CPUS_MAX}, found `{text}`"
+        )),
     }
 }
 

@@ -33,7 +33,7 @@ use crate::logging::LogHandle;
 use crate::metrics::counters::{Began, Kind, OpenConnection};
 use crate::rate::{Limits, RateLimits};
 use crate::reports;
-use crate::shards::{self, ExitStart, Mailbox, Order, ShardStart};
+use crate::shards::{self, ExitStart, Mailbox, Order, ShardStart, Siblings};
 use crate::startup::{self, StartError};
 use crate::status::Board;
 use crate::traffic::Traffic;
@@ -41,6 +41,9 @@ use crate::user::{self, UserError};
 
 /// Reports that may wait for the directory part.
 const REPORTS_WAITING_MAX: usize = 256;
+
+/// Threads for public-key work: as many as shards, and as in C tor two at least.
+const CRYPTO_THREADS_MIN: usize = 2;
 
 /// Everything the supervisor holds on to.
 pub(super) struct Relay {
@@ -132,45 +135,51 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
     let (report, reports) = mpsc::channel(REPORTS_WAITING_MAX);
     let service = Arc::new(Service::default());
     let rates = Arc::new(RateLimits::new(Instant::now(), limits_of(&config)));
-    let shard = {
-        let tell = tell.clone();
-        ShardStart {
-            number: 0,
-            seed: seed(),
-            listeners,
-            outbound_bind: config.outbound_bind.clone(),
-            links_max,
-            exits: ExitStart {
-                rules: Arc::new(Rules::new(&config, &network.borrow())),
-                resolver: resolver.clone(),
-                // Streams must not take the last places of links, without which they are of no use.
-                sockets_max: links_max / 4 * 3,
-            },
-            rates: Arc::clone(&rates),
-            settings: Arc::new(settings(&config, &keys)),
-            network: Arc::clone(&network.borrow()),
-            link_keys,
-            pool: CryptoPool::start(crypto_threads())?,
-            directory: Arc::clone(&service),
-            traffic: Arc::clone(&traffic),
-            reports: report,
-            on_news: Box::new(move |news| _ = tell.send(News::Shard(news))),
-        }
-    };
+    let pool = CryptoPool::start(usize::from(config.shards.get()).max(CRYPTO_THREADS_MIN))?;
+    let (siblings, berths) = Siblings::new(config.shards, links_max)?;
+    let engine_settings = Arc::new(settings(&config, &keys));
+    let rules = Arc::new(Rules::new(&config, &network.borrow()));
     let board = Arc::new(Board::new(SystemTime::now()));
-    let bound = bound_addresses(&shard.listeners);
+    let bound = bound_addresses(&listeners);
     let count = |address: &SocketAddr| {
         let connections = &traffic.connections;
         connections.open(Kind::OrListener, Began::Us, address.ip())
     };
     let listening = bound.iter().map(count).collect();
     board.note_listening(bound);
-    let (mailbox, _) = shards::start(shard)?;
+    // The first shard accepts for all.
+    let mut listeners = Some(listeners);
+    for berth in berths {
+        let tell = tell.clone();
+        let shard = ShardStart {
+            seed: seed(),
+            listeners: listeners.take().unwrap_or_default(),
+            outbound_bind: config.outbound_bind.clone(),
+            exits: ExitStart {
+                rules: Arc::clone(&rules),
+                resolver: resolver.clone(),
+                // Streams must not take the last places of links, without which they are of no use.
+                sockets_max: links_max / 4 * 3 / usize::from(config.shards.get()),
+            },
+            rates: Arc::clone(&rates),
+            settings: Arc::clone(&engine_settings),
+            network: Arc::clone(&network.borrow()),
+            link_keys: Arc::clone(&link_keys),
+            pool: pool.clone(),
+            directory: Arc::clone(&service),
+            traffic: Arc::clone(&traffic),
+            reports: report.clone(),
+            on_news: Box::new(move |news| _ = tell.send(News::Shard(news))),
+        };
+        shards::start(shard, berth, Arc::clone(&siblings))?;
+    }
+    drop(report);
+    tracing::info!("Carrying cells on {} threads.", config.shards);
     let relay = Relay {
         config: watch::Sender::new(config),
         keys: watch::Sender::new(keys),
         shutdown: watch::Sender::new(false),
-        shards: vec![mailbox],
+        shards: siblings.mailboxes(),
         link_keys_made: Instant::now(),
         key_stamps: Stamps::default(),
         keys_looked_at: Instant::now(),
@@ -297,11 +306,6 @@ fn seed() -> [u8; 32] {
     let mut seed = [0; 32];
     rand::rng().fill_bytes(&mut seed);
     seed
-}
-
-/// As C tor: one a processor, two at least.
-fn crypto_threads() -> usize {
-    std::thread::available_parallelism().map_or(2, |processors| processors.get().max(2))
 }
 
 /// The directory part in a thread of its own, with the two messengers between it and the shards.

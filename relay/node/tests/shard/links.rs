@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
+use relay_engine::door::ShardId;
 use relay_node::shards::{Order, ShardNews};
 
 use super::support::{PATIENCE, Relay, Shard, socket, tls};
@@ -98,5 +99,53 @@ fn who_speaks_and_leaves_in_one_breath_leaves_no_link_behind() {
         link.write_all(&[0; 5]).unwrap();
         link.sock.shutdown(std::net::Shutdown::Write).unwrap();
         assert_eq!(link.sock.read(&mut [0; 512]).unwrap(), 0, "hung up on in turn");
+    }
+}
+
+/// The client's NETINFO, as short as may be, and CREATE_FAST for circuit 0x80000001; link version 5.
+fn netinfo_and_create_fast() -> Vec<u8> {
+    let mut bytes = vec![0, 0, 0, 0, 8, 0, 0, 0, 0, 4, 4, 127, 0, 0, 1, 0];
+    bytes.resize(514, 0);
+    bytes.extend([0x80, 0, 0, 1, 5]);
+    bytes.resize(2 * 514, 7);
+    bytes
+}
+
+#[test]
+fn links_are_shared_out_and_their_circuits_are_destroyed_when_the_relay_stops() {
+    let relay = Relay {
+        shards: 2,
+        ..Relay::default()
+    };
+    let relay = relay.start();
+    let mut links: Vec<_> = (0..3).map(|_| tls(socket(&relay))).collect();
+    for link in &mut links {
+        link.write_all(&VERSIONS).unwrap();
+        let mut versions = [0; 5];
+        link.read_exact(&mut versions).unwrap();
+        link.read_exact(&mut vec![0; usize::from(versions[4])]).unwrap();
+        link.write_all(&netinfo_and_create_fast()).unwrap();
+        let commands: Vec<u8> = (0..4).map(|_| next_cell(link).0).collect();
+        assert_eq!(commands, [129, 130, 8, 6], "ends with CREATED_FAST");
+    }
+    assert_eq!(
+        relay.siblings.lightest(),
+        ShardId(1),
+        "two links on the first, one on the second"
+    );
+    for mailbox in relay.siblings.mailboxes() {
+        mailbox.post(Order::Stop);
+    }
+    for link in &mut links {
+        let (command, body) = next_cell(link);
+        assert_eq!((command, body[0]), (4, 4), "DESTROY, HIBERNATING");
+        // Nothing more, and an orderly end.
+        assert_eq!(link.read(&mut [0; 1]).unwrap(), 0);
+        link.conn.send_close_notify();
+        let _ = link.flush();
+        let _ = link.sock.shutdown(std::net::Shutdown::Write);
+    }
+    for _ in 0..2 {
+        assert_eq!(relay.news.recv_timeout(PATIENCE), Ok(ShardNews::Stopped));
     }
 }

@@ -16,7 +16,7 @@ use relay_node::keys::{FamilyChoice, KeyPlan, Keys, load_or_create};
 use relay_node::link;
 use relay_node::link_keys::LinkKeys;
 use relay_node::rate::{Limits, RateLimits};
-use relay_node::shards::{self, ExitStart, Mailbox, ShardNews, ShardStart};
+use relay_node::shards::{self, ExitStart, Mailbox, ShardNews, ShardStart, Siblings};
 use relay_simnet::client::Hop;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -48,10 +48,11 @@ fn keys(relay: usize) -> &'static Keys {
     })
 }
 
-/// A shard to be.
+/// A relay to be.
 pub(crate) struct Relay {
     /// Which keys it has.
     pub(crate) relay: usize,
+    pub(crate) shards: u16,
     pub(crate) links_max: usize,
     pub(crate) sockets_max: usize,
     /// Rate and burst.
@@ -66,6 +67,7 @@ impl Default for Relay {
     fn default() -> Self {
         Self {
             relay: 0,
+            shards: 1,
             links_max: 10,
             sockets_max: 0,
             bytes_per_second_max: 1 << 30,
@@ -86,9 +88,11 @@ pub(crate) fn rules(policy: ExitPolicy) -> Rules {
     }
 }
 
-/// A shard that runs.
+/// A relay that runs.
 pub(crate) struct Shard {
+    /// The first shard's.
     pub(crate) mailbox: Mailbox,
+    pub(crate) siblings: Arc<Siblings>,
     pub(crate) news: Receiver<ShardNews>,
     pub(crate) address: SocketAddr,
     pub(crate) hop: Hop,
@@ -112,40 +116,46 @@ impl Relay {
         };
         let onion_key = PublicKey::from(*keys.onion.public());
         let no_dns = || Resolver::start(ServerDns::default(), Arc::default()).unwrap();
-        let start = ShardStart {
-            number: self.relay,
-            seed: [7; 32],
-            listeners: vec![listener],
-            outbound_bind: Vec::new(),
-            links_max: self.links_max,
-            exits: ExitStart {
-                rules: Arc::new(self.rules),
-                resolver: self.resolver.unwrap_or_else(no_dns),
-                sockets_max: self.sockets_max,
-            },
-            rates: Arc::new(RateLimits::new(Instant::now(), limits)),
-            settings: Arc::new(Settings {
-                rsa_identity: keys.rsa_identity(),
-                ed25519_identity: keys.ed25519_identity,
-                advertised: vec![address],
-                onion_keys: vec![OnionKey {
-                    public: onion_key,
-                    secret: keys.onion.secret().clone(),
-                }],
-                extend_allow_private_addresses: true,
-                services: self.services,
-            }),
-            network: Arc::new(NetworkView::default()),
-            link_keys: Arc::new(LinkKeys::make(keys, None, SystemTime::now()).unwrap()),
-            pool: CryptoPool::start(1).unwrap(),
-            directory: Arc::default(),
-            traffic: Arc::default(),
-            reports: tokio::sync::mpsc::channel(1).0,
-            on_news: Box::new(move |news| _ = tell.send(news)),
-        };
-        let (mailbox, _) = shards::start(start).unwrap();
+        let (siblings, berths) = Siblings::new(self.shards.try_into().unwrap(), self.links_max).unwrap();
+        let (mut listeners, rules) = (vec![listener], Arc::new(self.rules));
+        let rates = Arc::new(RateLimits::new(Instant::now(), limits));
+        let resolver = self.resolver.unwrap_or_else(no_dns);
+        for berth in berths {
+            let tell = tell.clone();
+            let start = ShardStart {
+                seed: [7; 32],
+                listeners: std::mem::take(&mut listeners),
+                outbound_bind: Vec::new(),
+                exits: ExitStart {
+                    rules: Arc::clone(&rules),
+                    resolver: resolver.clone(),
+                    sockets_max: self.sockets_max,
+                },
+                rates: Arc::clone(&rates),
+                settings: Arc::new(Settings {
+                    rsa_identity: keys.rsa_identity(),
+                    ed25519_identity: keys.ed25519_identity,
+                    advertised: vec![address],
+                    onion_keys: vec![OnionKey {
+                        public: onion_key,
+                        secret: keys.onion.secret().clone(),
+                    }],
+                    extend_allow_private_addresses: true,
+                    services: self.services.clone(),
+                }),
+                network: Arc::new(NetworkView::default()),
+                link_keys: Arc::new(LinkKeys::make(keys, None, SystemTime::now()).unwrap()),
+                pool: CryptoPool::start(1).unwrap(),
+                directory: Arc::default(),
+                traffic: Arc::default(),
+                reports: tokio::sync::mpsc::channel(1).0,
+                on_news: Box::new(move |news| _ = tell.send(news)),
+            };
+            shards::start(start, berth, Arc::clone(&siblings)).unwrap();
+        }
         Shard {
-            mailbox,
+            mailbox: siblings.mailboxes().remove(0),
+            siblings,
             news,
             address,
             hop: Hop {

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use relay_engine::door::{Effect, Input, Now};
 
-use super::Driver;
+use super::{Driver, LOAD_BYTES_MAX};
 
 impl Driver {
     /// Tells the engine, then does all that it asks for.
@@ -27,6 +27,7 @@ impl Driver {
         };
         self.engine.handle(now, input, &mut self.outbox);
         self.to_do.extend(self.outbox.effects.drain(..));
+        self.post_loads(LOAD_BYTES_MAX);
     }
 
     pub(super) fn perform(&mut self, effect: Effect) {
@@ -38,7 +39,8 @@ impl Driver {
                 }
             }
             Effect::AnswerOnion { ticket, request } => {
-                if !self.start.pool.take(ticket, request, self.mailbox.clone()) {
+                let mailbox = self.siblings.mailbox(self.own).cloned();
+                if !mailbox.is_some_and(|mailbox| self.start.pool.take(ticket, request, mailbox)) {
                     self.hand_over(Input::OnionAnswered { ticket, answer: None });
                 }
             }

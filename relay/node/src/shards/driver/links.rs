@@ -12,6 +12,7 @@ use relay_engine::door::{AttemptId, ChannelId, Input};
 use super::{ACCEPT_PAUSE, ACCEPTS_IN_A_TURN, Driver, HANDSHAKE_TIME_MAX};
 use crate::link::{self, Beginner, Link, Stage};
 use crate::metrics::counters::Kind;
+use crate::shards::{Order, Place};
 use crate::tls::Session;
 
 impl Driver {
@@ -31,7 +32,7 @@ impl Driver {
             for _ in 0..ACCEPTS_IN_A_TURN {
                 drained = true;
                 match self.start.listeners.get(number).map(TcpListener::accept) {
-                    Some(Ok((stream, peer))) => self.welcome(stream, peer),
+                    Some(Ok((stream, peer))) => self.hand_out(stream, peer),
                     Some(Err(error)) if error.kind() == ErrorKind::WouldBlock => break,
                     // The peer went away before we came.
                     Some(Err(error))
@@ -54,12 +55,26 @@ impl Driver {
 
     /// Whether one more socket may be opened: links and streams share what there is.
     pub(super) fn has_descriptors(&self) -> bool {
-        self.links.len() + self.exits.sockets_open() < self.start.links_max
+        self.siblings.has_room(self.own, self.exits.sockets_open())
     }
 
-    pub(super) fn welcome(&mut self, stream: mio::net::TcpStream, peer: SocketAddr) {
-        if !self.has_descriptors() {
+    /// A new connection goes to the shard with the fewest links.
+    fn hand_out(&mut self, stream: mio::net::TcpStream, peer: SocketAddr) {
+        let shard = self.siblings.lightest();
+        let room = self.has_descriptors();
+        let Some(place) = self.siblings.take_place(shard).filter(|_| room) else {
             self.start.traffic.connections.reject(Kind::Or, peer.ip());
+            return;
+        };
+        match self.siblings.mailbox(shard) {
+            Some(mailbox) if shard != self.own => mailbox.post(Order::Welcome { stream, peer, place }),
+            _ => self.welcome(stream, peer, place),
+        }
+    }
+
+    pub(super) fn welcome(&mut self, stream: mio::net::TcpStream, peer: SocketAddr, place: Place) {
+        // It was on its way when the relay was told to stop.
+        if self.stop_at.is_some() {
             return;
         }
         let _ = stream.set_nodelay(true);
@@ -73,6 +88,7 @@ impl Driver {
             Beginner::Peer(Arc::clone(&keys.responder)),
             Stage::Handshaking,
             peer,
+            place,
         );
     }
 
@@ -87,12 +103,13 @@ impl Driver {
         if !self.has_descriptors() {
             return None;
         }
+        let place = self.siblings.take_place(self.own)?;
         let stream = link::connect(address, &self.start.outbound_bind).ok()?;
         let keys = Arc::clone(&self.start.link_keys);
         let mut hello = Vec::new();
         let session = Session::connect(&keys.tls, &mut hello).ok()?;
         let beginner = Beginner::Us(attempt, Arc::clone(&keys.initiator));
-        let name = self.keep(stream, session, beginner, Stage::Connecting, address)?;
+        let name = self.keep(stream, session, beginner, Stage::Connecting, address, place)?;
         let link = self.links.get_mut(&name)?;
         link.unsent = hello;
         link.blocked = true;
@@ -106,6 +123,7 @@ impl Driver {
         beginner: Beginner,
         stage: Stage,
         peer: SocketAddr,
+        place: Place,
     ) -> Option<ChannelId> {
         let name = ChannelId(self.next_link);
         let both = Interest::READABLE | Interest::WRITABLE;
@@ -125,6 +143,7 @@ impl Driver {
             stage,
             peer,
             traffic,
+            _place: place,
             deadline: Some(deadline),
             wants: false,
             unsent: Vec::new(),

@@ -1,14 +1,18 @@
 //! News from other threads.
 
+use std::mem;
+
 use relay_engine::Tally;
-use relay_engine::door::Input;
+use relay_engine::door::{Input, Load, ShardId};
 
 use super::super::mailbox::Order;
-use super::{Driver, ShardNews};
+use super::{Driver, SPARE_LOADS_MAX, STOPPING_TIME_MAX, ShardNews};
+use crate::link::Stage;
 
 impl Driver {
     pub(super) fn read_mail(&mut self) {
-        while let Ok(order) = self.inbox.try_recv() {
+        self.inbox.open();
+        while let Some(order) = self.inbox.next() {
             match order {
                 Order::Settings(settings) => self.tell(Input::Settings(settings)),
                 Order::Network(network) => self.tell(Input::Network(network)),
@@ -21,19 +25,73 @@ impl Driver {
                     // Who asked may have lost patience.
                     let _ = answer.send(self.tally());
                 }
-                Order::Stop => self.stopping = true,
+                Order::Carried { from, load } => self.carried(from, load),
+                Order::Welcome { stream, peer, place } => self.welcome(stream, peer, place),
+                Order::Stop => self.stop(),
+            }
+        }
+    }
+
+    fn carried(&mut self, from: ShardId, mut load: Load) {
+        self.tell(Input::Carried { from, load: &mut load });
+        if self.spare_loads.len() < SPARE_LOADS_MAX {
+            self.spare_loads.push(load);
+        }
+    }
+
+    /// Sends what the engine has for other shards, where it is more than so many bytes of cells.
+    pub(super) fn post_loads(&mut self, bytes_min: usize) {
+        for (shard, waiting) in self.outbox.carry.waiting() {
+            if waiting.cell_bytes() < bytes_min {
+                continue;
+            }
+            let load = mem::replace(waiting, self.spare_loads.pop().unwrap_or_default());
+            if let Some(mailbox) = self.siblings.mailbox(shard) {
+                let from = self.own;
+                mailbox.post(Order::Carried { from, load });
+            }
+        }
+    }
+
+    /// Every circuit is destroyed; links close when they have said so, or their time for it is over.
+    fn stop(&mut self) {
+        self.close_listeners();
+        self.stop_at = Some(self.now() + STOPPING_TIME_MAX);
+        self.tell(Input::Retire);
+        self.tell(Input::EndCircuits);
+    }
+
+    /// Once told to stop: ends what has nothing to say any more.
+    pub(super) fn close_silent(&mut self) {
+        if self.stop_at.is_none() {
+            return;
+        }
+        let stages: Vec<_> = self
+            .links
+            .iter()
+            .map(|(name, link)| (*name, link.stage, link.wants))
+            .collect();
+        for (name, stage, wants) in stages {
+            match stage {
+                Stage::Open if !wants => self.close(name),
+                Stage::Open | Stage::Closing => {}
+                Stage::Connecting | Stage::Handshaking => self.lose(name),
             }
         }
     }
 
     pub(super) fn retire(&mut self) {
+        self.close_listeners();
+        self.retiring = true;
+        self.tell(Input::Retire);
+    }
+
+    fn close_listeners(&mut self) {
         for mut listener in self.start.listeners.drain(..) {
             let _ = self.poll.registry().deregister(&mut listener);
         }
         self.to_accept.clear();
         self.accept_again = None;
-        self.retiring = true;
-        self.tell(Input::Retire);
     }
 
     pub(super) fn say_quiet(&mut self) {

@@ -10,19 +10,19 @@ use std::mem;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::mpsc::Receiver;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use relay_engine::Engine;
-use relay_engine::door::{ChannelId, Effect, Input, Outbox, Report};
+use relay_engine::door::{ChannelId, Effect, Input, Load, Outbox, Report, ShardId};
 use relay_engine::network::NetworkView;
 use relay_engine::settings::Settings;
 use tokio::sync::mpsc;
 
-use super::mailbox::{Mailbox, Order};
+use super::mailbox::Inbox;
+use super::siblings::{Berth, Siblings};
 use crate::crypto_pool::CryptoPool;
 use crate::dircache::Service;
 use crate::link::Link;
@@ -58,26 +58,28 @@ const ACCEPTS_IN_A_TURN: usize = 64;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the last bytes of a closed channel may take.
 const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long the links' last words may take when the relay stops.
+const STOPPING_TIME_MAX: Duration = Duration::from_millis(1_500);
+/// Cells for one other shard that may gather in a round before they are posted.
+const LOAD_BYTES_MAX: usize = 64 * 1024;
+/// Spent loads that are kept: two for each of a few busy siblings.
+const SPARE_LOADS_MAX: usize = 16;
 /// Where accepting failed for want of descriptors, we try again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-const WAKER: Token = Token(0);
+pub(super) const WAKER: Token = Token(0);
 const FIRST_LISTENER: usize = 1;
 /// Links are named from here on, upwards, and the name is the socket's token.
 const FIRST_LINK: u64 = 1_024;
 
 /// What a shard is born with.
 pub struct ShardStart {
-    /// Names the thread.
-    pub number: usize,
     /// All the randomness that its engine will have.
     pub seed: [u8; 32],
-    /// Listening sockets; this shard accepts from them.
+    /// Listening sockets; this shard accepts from them, for all.
     pub listeners: Vec<TcpListener>,
     /// Our end of outgoing links, at most one a family.
     pub outbound_bind: Vec<IpAddr>,
-    /// Links that may be open at once, both directions.
-    pub links_max: usize,
     /// What streams that leave here need.
     pub exits: ExitStart,
     /// How fast all links together may be read and written.
@@ -111,17 +113,14 @@ pub enum ShardNews {
     Broken,
 }
 
-/// Starts the shard's thread.
+/// Starts the thread of the shard that `berth` is for.
 ///
 /// # Errors
-/// No descriptor or thread left, or a listener cannot be watched.
-pub fn start(start: ShardStart) -> std::io::Result<(Mailbox, JoinHandle<()>)> {
-    let poll = Poll::new()?;
-    let (mailbox, inbox) = Mailbox::new(&poll, WAKER)?;
-    let name = format!("shard-{}", start.number);
-    let ours = mailbox.clone();
-    let thread = thread::Builder::new().name(name).spawn(move || {
-        let mut driver = Driver::new(start, poll, inbox, ours);
+/// No thread left, or a listener cannot be watched.
+pub fn start(start: ShardStart, berth: Berth, siblings: Arc<Siblings>) -> std::io::Result<JoinHandle<()>> {
+    let name = format!("shard-{}", berth.shard.0);
+    thread::Builder::new().name(name).spawn(move || {
+        let mut driver = Driver::new(start, berth, siblings);
         // A bug in the engine ends the relay rather than let it go on with half a state.
         let news = match catch_unwind(AssertUnwindSafe(|| driver.run())) {
             Ok(Ok(())) => ShardNews::Stopped,
@@ -135,15 +134,17 @@ pub fn start(start: ShardStart) -> std::io::Result<(Mailbox, JoinHandle<()>)> {
             }
         };
         (driver.start.on_news)(news);
-    })?;
-    Ok((mailbox, thread))
+    })
 }
 
 struct Driver {
     start: ShardStart,
+    own: ShardId,
+    siblings: Arc<Siblings>,
     poll: Poll,
-    inbox: Receiver<Order>,
-    mailbox: Mailbox,
+    inbox: Inbox,
+    /// Memory of loads that others have sent, for our own.
+    spare_loads: Vec<Load>,
     born: Instant,
     engine: Engine,
     outbox: Outbox,
@@ -169,21 +170,25 @@ struct Driver {
     directory: directory::DirectoryStreams,
     retiring: bool,
     quiet_said: bool,
-    stopping: bool,
+    /// When the thread ends, whatever is still open then; none until it is told to stop.
+    stop_at: Option<Duration>,
     cipher: Vec<u8>,
     plain: Vec<u8>,
     sealed: Vec<u8>,
 }
 
 impl Driver {
-    fn new(start: ShardStart, poll: Poll, inbox: Receiver<Order>, mailbox: Mailbox) -> Self {
+    fn new(start: ShardStart, berth: Berth, siblings: Arc<Siblings>) -> Self {
+        let Berth { shard, poll, inbox } = berth;
         Self {
-            engine: Engine::new(start.seed),
+            engine: Engine::of_several(start.seed, shard, siblings.count()),
             exits: Exits::new(&start.exits),
             start,
+            own: shard,
+            siblings,
             poll,
             inbox,
-            mailbox,
+            spare_loads: Vec::new(),
             born: Instant::now(),
             outbox: Outbox::default(),
             to_do: VecDeque::new(),
@@ -200,7 +205,7 @@ impl Driver {
             directory: directory::DirectoryStreams::default(),
             retiring: false,
             quiet_said: false,
-            stopping: false,
+            stop_at: None,
             cipher: vec![0; Session::unfinished_bytes_max() + READ_BYTES_MAX],
             plain: Vec::with_capacity(READ_BYTES_MAX * 2),
             sealed: Vec::with_capacity(READ_BYTES_MAX * 2),
@@ -216,7 +221,7 @@ impl Driver {
         self.tell(Input::Settings(Arc::clone(&self.start.settings)));
         self.tell(Input::Network(Arc::clone(&self.start.network)));
         let mut events = Events::with_capacity(1_024);
-        while !self.stopping {
+        while !self.is_done() {
             match self.poll.poll(&mut events, self.time_to_wait()) {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,
                 other => other?,
@@ -241,10 +246,20 @@ impl Driver {
             self.on_exit_deadlines();
             // First, as it makes room at the engine: what clients are told of that goes out with the same round.
             self.write_exits();
+            // Before we write, so that the others can begin.
+            self.post_loads(0);
             self.write_all();
+            self.post_loads(0);
+            self.close_silent();
             self.say_quiet();
         }
         Ok(())
+    }
+
+    /// Told to stop, and all links have said their last words or had their time for it.
+    fn is_done(&self) -> bool {
+        self.stop_at
+            .is_some_and(|stop| self.links.is_empty() || stop <= self.now())
     }
 
     fn now(&self) -> Duration {
@@ -259,7 +274,8 @@ impl Driver {
         let ours = self.deadlines.first().map(|(deadline, _)| *deadline);
         let exits = self.exits.next_deadline();
         let (directory, engine) = (self.directory.deadline(), self.engine.deadline());
-        let next = [engine, ours, exits, directory, self.accept_again, self.refill_at]
+        let (accept, refill, stop) = (self.accept_again, self.refill_at, self.stop_at);
+        let next = [engine, ours, exits, directory, accept, refill, stop]
             .into_iter()
             .flatten()
             .min()?;

@@ -55,7 +55,10 @@ impl Driver {
     }
 
     fn ask_resolver(&self, key: Key) {
-        let (mailbox, asked) = (self.mailbox.clone(), key.clone());
+        let Some(mailbox) = self.siblings.mailbox(self.own).cloned() else {
+            return;
+        };
+        let asked = key.clone();
         let answer = Answer::new(move |outcome| mailbox.post(Order::NameAnswered { key: asked, outcome }));
         let ipv6 = self.exits.rules.ipv6;
         self.exits.resolver.ask(resolver::Question { key, ipv6, answer });

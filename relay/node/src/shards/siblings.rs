@@ -1,0 +1,146 @@
+//! What the shards of one relay know of each other: mailboxes, and how many links each has.
+
+use std::num::NonZeroU16;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use mio::Poll;
+use relay_engine::door::ShardId;
+
+use super::driver::WAKER;
+use super::mailbox::{Inbox, Mailbox};
+
+/// One shard as the others see it.
+struct Sibling {
+    mailbox: Mailbox,
+    links: AtomicUsize,
+    /// Sockets of streams, as it last said.
+    sockets: AtomicUsize,
+}
+
+/// All shards of a relay.
+pub struct Siblings {
+    shards: Vec<Sibling>,
+    links: AtomicUsize,
+    links_max: usize,
+}
+
+/// What a shard's thread begins with: its own ends of what others reach it by.
+pub struct Berth {
+    pub(super) shard: ShardId,
+    pub(super) poll: Poll,
+    pub(super) inbox: Inbox,
+}
+
+/// A link's share in the relay's limit on links; given back when it is dropped.
+pub struct Place {
+    siblings: Arc<Siblings>,
+    shard: ShardId,
+}
+
+impl Siblings {
+    /// As many shards as are wanted, none of them running yet. `links_max` is for all of them together, both directions.
+    ///
+    /// # Errors
+    /// The system has no descriptor left.
+    pub fn new(shards: NonZeroU16, links_max: usize) -> std::io::Result<(Arc<Self>, Vec<Berth>)> {
+        let (mut siblings, mut berths) = (Vec::new(), Vec::new());
+        for shard in (0..shards.get()).map(ShardId) {
+            let poll = Poll::new()?;
+            let (mailbox, inbox) = Mailbox::new(&poll, WAKER)?;
+            siblings.push(Sibling {
+                mailbox,
+                links: AtomicUsize::new(0),
+                sockets: AtomicUsize::new(0),
+            });
+            berths.push(Berth { shard, poll, inbox });
+        }
+        let siblings = Self {
+            shards: siblings,
+            links: AtomicUsize::new(0),
+            links_max,
+        };
+        Ok((Arc::new(siblings), berths))
+    }
+
+    /// How many shards there are; never 0.
+    pub fn count(&self) -> NonZeroU16 {
+        let count = u16::try_from(self.shards.len()).ok().and_then(NonZeroU16::new);
+        count.unwrap_or(NonZeroU16::MIN)
+    }
+
+    /// Their mailboxes, by shard.
+    pub fn mailboxes(&self) -> Vec<Mailbox> {
+        self.shards.iter().map(|sibling| sibling.mailbox.clone()).collect()
+    }
+
+    /// One shard's mailbox.
+    pub fn mailbox(&self, shard: ShardId) -> Option<&Mailbox> {
+        self.shards.get(usize::from(shard.0)).map(|sibling| &sibling.mailbox)
+    }
+
+    /// The shard with the fewest links. Few heavy links are shared out as evenly as many light ones, which a hash of
+    /// addresses would not do.
+    pub fn lightest(&self) -> ShardId {
+        let numbered = (0..).map(ShardId).zip(&self.shards);
+        let lightest = numbered.min_by_key(|(_, sibling)| sibling.links.load(Ordering::Relaxed));
+        lightest.map_or(ShardId(0), |(shard, _)| shard)
+    }
+
+    /// Whether one more descriptor may be opened by a shard that has so many sockets of streams open: links and streams share
+    /// what there is. A few too many for a moment do no harm: the system has some in reserve.
+    pub fn has_room(&self, shard: ShardId, sockets_open: usize) -> bool {
+        if let Some(sibling) = self.shards.get(usize::from(shard.0)) {
+            sibling.sockets.store(sockets_open, Ordering::Relaxed);
+        }
+        let sockets = self
+            .shards
+            .iter()
+            .map(|sibling| sibling.sockets.load(Ordering::Relaxed));
+        self.links.load(Ordering::Relaxed) + sockets.sum::<usize>() < self.links_max
+    }
+
+    /// A place for one more link on that shard; none where the relay has as many links as it may.
+    pub fn take_place(self: &Arc<Self>, shard: ShardId) -> Option<Place> {
+        let sibling = self.shards.get(usize::from(shard.0))?;
+        let more = |links: usize| (links < self.links_max).then_some(links + 1);
+        self.links
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .ok()?;
+        sibling.links.fetch_add(1, Ordering::Relaxed);
+        Some(Place {
+            siblings: Arc::clone(self),
+            shard,
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.siblings.links.fetch_sub(1, Ordering::Relaxed);
+        if let Some(sibling) = self.siblings.shards.get(usize::from(self.shard.0)) {
+            sibling.links.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_go_where_there_are_fewest_and_all_shards_share_one_limit() {
+        let (siblings, _berths) = Siblings::new(NonZeroU16::new(3).unwrap(), 7).unwrap();
+        let mut places: Vec<_> = (0..6)
+            .map(|_| siblings.take_place(siblings.lightest()).unwrap())
+            .collect();
+        let shards: Vec<_> = places.iter().map(|place| place.shard.0).collect();
+        assert_eq!(shards, vec![0, 1, 2, 0, 1, 2]);
+        places.remove(4);
+        assert_eq!(siblings.lightest(), ShardId(1));
+        places.extend((0..2).map(|_| siblings.take_place(ShardId(2)).unwrap()));
+        assert!(siblings.take_place(ShardId(0)).is_none(), "seven are enough");
+        places.clear();
+        assert!(siblings.take_place(ShardId(0)).is_some());
+    }
+}
