@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::ResourceExt as _;
 use operator_api::Relay;
 use operator_plan::decide;
 use tracing::{debug, info, warn};

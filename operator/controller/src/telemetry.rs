@@ -61,7 +61,9 @@ impl Drop for Round<'_> {
         let result = if self.well { "ok" } else { "error" };
         self.telemetry.reconciles.with_label_values(&[self.kind, result]).inc();
         self.telemetry.rounds_running.with_label_values(&[self.kind]).dec();
-        self.telemetry.reconcile_seconds.observe(self.begun.elapsed().as_secs_f64());
+        self.telemetry
+            .reconcile_seconds
+            .observe(self.begun.elapsed().as_secs_f64());
     }
 }
 

@@ -31,7 +31,11 @@ impl Inventory {
         )?;
         registry.register(Box::new(first_end.clone()))?;
         Ok(Self {
-            relays: gauges("relays", "Relays that the operator knows, by their condition Ready", &["ready"])?,
+            relays: gauges(
+                "relays",
+                "Relays that the operator knows, by their condition Ready",
+                &["ready"],
+            )?,
             relay_conditions: gauges(
                 "relay_conditions",
                 "Relays that the operator knows, by condition and its status",
@@ -123,7 +127,10 @@ mod tests {
         inventory.count_relays([Some(&good), Some(&bad), Some(&good), None].into_iter());
         let count = |ready| inventory.relays.with_label_values(&[ready]).get();
         assert_eq!((count("True"), count("False"), count("Unknown")), (2, 1, 1));
-        assert_eq!(inventory.relay_conditions.with_label_values(&["Ready", "False"]).get(), 1);
+        assert_eq!(
+            inventory.relay_conditions.with_label_values(&["Ready", "False"]).get(),
+            1
+        );
         assert_eq!(inventory.first_end.get(), 1_893_474_000);
     }
 
@@ -138,7 +145,11 @@ mod tests {
         drop(telemetry.begin_round("Relay"));
         telemetry.api_writes.with_label_values(&["Pod", "create", "ok"]).inc();
         let mut told = String::from_utf8(telemetry.text().unwrap()).unwrap();
-        told += &registry.gather().iter().map(|family| format!("{}\n", family.name())).collect::<String>();
+        told += &registry
+            .gather()
+            .iter()
+            .map(|family| format!("{}\n", family.name()))
+            .collect::<String>();
 
         let chart = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../charts/relayfleet/files");
         let mut texts = vec![std::fs::read_to_string(chart.join("alerts.yaml")).unwrap()];
@@ -151,8 +162,11 @@ mod tests {
             }
             texts.push(text);
         }
-        let names = texts.iter().flat_map(|text| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
-        let ours: std::collections::BTreeSet<&str> = names.filter(|name| name.starts_with("relayfleet_operator_")).collect();
+        let names = texts
+            .iter()
+            .flat_map(|text| text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_'));
+        let ours: std::collections::BTreeSet<&str> =
+            names.filter(|name| name.starts_with("relayfleet_operator_")).collect();
         assert!(ours.len() >= 8, "{ours:?}");
         let missing: Vec<_> = ours.iter().filter(|name| !told.contains(*name)).collect();
         assert!(missing.is_empty(), "{missing:?}");
