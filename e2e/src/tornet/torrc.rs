@@ -135,10 +135,11 @@ fn exit(torrc: &mut Torrc, node: &Node, empty: &Path) {
         .set("ExitRelay", 1)
         .set("ExitPolicyRejectPrivate", 0)
         // Microdescriptors summarise policies; only one that accepts nearly everything counts as usable.
-        .set("ExitPolicy", "accept *:*");
+        .set("ExitPolicy", "accept *:*")
+        // It would ask the machine's name server.
+        .set("ServerDNSDetectHijacking", 0);
     if node.slot.is_none() {
         torrc
-            .set("ServerDNSDetectHijacking", 0)
             .set("ServerDNSAllowBrokenConfig", 1)
             .set("ServerDNSResolvConfFile", empty.display());
     }

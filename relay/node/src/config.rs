@@ -11,7 +11,9 @@ use std::time::Duration;
 use relay_formats::exit_policy::{Action, ExitPolicy, Rule};
 use relay_formats::fingerprint::RsaIdentity;
 use relay_formats::nickname::Nickname;
-use relay_formats::torrc::{Bandwidth, DirAuthority, DirectoryOptions, Exits, FamilyIds, LogLine, ServicePort, Torrc};
+use relay_formats::torrc::{
+    Bandwidth, DirAuthority, DirectoryOptions, Exits, FamilyIds, LogLine, ServerDns, ServicePort, Torrc,
+};
 
 pub(crate) use addresses::is_public;
 pub use addresses::{AddressError, Listen, advertised, listen};
@@ -180,6 +182,24 @@ impl Config {
         let mut rules = self.metrics_policy.iter();
         let decides = rules.find(|rule| rule.network.contains(address.to_canonical()));
         decides.is_some_and(|rule| rule.action == Action::Accept)
+    }
+
+    /// How the DNS is asked. Only an exit has a reason to look whether its servers lie.
+    pub fn server_dns(&self) -> ServerDns {
+        let dns = self.exits.dns.clone();
+        ServerDns {
+            detect_hijacking: dns.detect_hijacking && !self.exit_policy.is_reject_all(),
+            ..dns
+        }
+    }
+
+    /// The same relay, but no exit.
+    #[must_use]
+    pub fn without_exit(&self) -> Self {
+        Self {
+            exit_policy: Arc::new(ExitPolicy::reject_all()),
+            ..self.clone()
+        }
     }
 
     /// What loading the keys needs to know.

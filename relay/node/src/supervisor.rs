@@ -51,6 +51,7 @@ fn supervise(line: &CommandLine, relay: &mut Relay, news: &Receiver<News>) -> Ex
                 tracing::info!("torrc has changed on disk. Reloading config.");
                 maintenance::reload(line, relay);
             }
+            Ok(News::DnsUseless) => maintenance::give_up_exit(relay),
             Ok(News::Shard(ShardNews::Broken) | News::DirectoryEnded) => break Ending::Fault,
             Ok(News::Shard(_)) => {}
             Err(RecvTimeoutError::Timeout) => {
@@ -92,7 +93,7 @@ fn retire(relay: &mut Relay, news: &Receiver<News>, signal: news::Signal) -> End
         match news.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(News::Shard(ShardNews::Quiet)) => busy -= 1,
             Ok(News::Shard(ShardNews::Broken) | News::DirectoryEnded) => return Ending::Fault,
-            Ok(News::Reload | News::TorrcChanged | News::Shard(ShardNews::Stopped)) => {}
+            Ok(News::Reload | News::TorrcChanged | News::DnsUseless | News::Shard(ShardNews::Stopped)) => {}
             Ok(News::Stop(_)) | Err(_) => break,
         }
     }

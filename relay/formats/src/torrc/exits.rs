@@ -7,6 +7,9 @@ use super::reading::{Reading, text};
 use super::{Place, Torrc, values};
 use crate::exit_policy::{BadPolicy, ExitPolicy, Options, Rule, Warning};
 
+/// C tor's own choice of names that exist for certain.
+const TEST_ADDRESSES: [&str; 4] = ["www.google.com", "www.mit.edu", "www.yahoo.com", "www.slashdot.org"];
+
 /// What torrc says of exits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Exits {
@@ -43,6 +46,10 @@ pub struct ServerDns {
     pub search_domains: bool,
     /// `ServerDNSAllowNonRFC953Hostnames`: names may hold any printable character.
     pub any_printable_name: bool,
+    /// `ServerDNSDetectHijacking`: look whether the servers answer for names that do not exist.
+    pub detect_hijacking: bool,
+    /// `ServerDNSTestAddresses`: names that exist for certain, to look whether the servers lie about these too.
+    pub test_addresses: Vec<String>,
     /// `ServerDNSRandomizeCase`: questions in random letter case, which answers must keep.
     pub randomize_case: bool,
 }
@@ -73,6 +80,8 @@ impl Default for ServerDns {
             allow_broken_config: true,
             search_domains: false,
             any_printable_name: false,
+            detect_hijacking: true,
+            test_addresses: TEST_ADDRESSES.map(str::to_owned).to_vec(),
             randomize_case: true,
         }
     }
@@ -155,6 +164,10 @@ impl Reading {
             allow_broken_config: self.switch("ServerDNSAllowBrokenConfig", plain.allow_broken_config),
             search_domains: self.switch("ServerDNSSearchDomains", plain.search_domains),
             any_printable_name: self.switch("ServerDNSAllowNonRFC953Hostnames", plain.any_printable_name),
+            detect_hijacking: self.switch("ServerDNSDetectHijacking", plain.detect_hijacking),
+            test_addresses: self
+                .last("ServerDNSTestAddresses", |text| Ok(names(text)))
+                .unwrap_or(plain.test_addresses),
             randomize_case: self.switch("ServerDNSRandomizeCase", plain.randomize_case),
         }
     }
@@ -193,6 +206,11 @@ impl Reading {
             ),
         }
     }
+}
+
+fn names(text: &str) -> Vec<String> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    names.map(str::to_owned).collect()
 }
 
 /// The place of a value's `column`, both from 1. On the command line columns count options.

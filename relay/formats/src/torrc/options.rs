@@ -87,7 +87,7 @@ const TABLE: &[(Fate, &str)] = &[
         OutboundBindAddress
         OutboundBindAddressExit OutboundBindAddressOR PublishServerDescriptor ReducedExitPolicy ReevaluateExitPolicy
         RefuseUnknownExits RelayBandwidthBurst RelayBandwidthRate ServerDNSAllowBrokenConfig
-        ServerDNSAllowNonRFC953Hostnames ServerDNSRandomizeCase ServerDNSResolvConfFile ServerDNSSearchDomains
+        ServerDNSAllowNonRFC953Hostnames ServerDNSDetectHijacking ServerDNSRandomizeCase ServerDNSResolvConfFile ServerDNSSearchDomains ServerDNSTestAddresses
         ShutdownWaitLength SigningKeyLifetime SSLKeyLifetime TestingTorNetwork User",
     ),
     (
@@ -112,10 +112,6 @@ const TABLE: &[(Fate, &str)] = &[
     (
         Fate::WithoutEffect("it says who may connect to a directory port, and there is none"),
         "DirPolicy",
-    ),
-    (
-        Fate::WithoutEffect("a resolver that answers falsely is not looked for yet"),
-        "ServerDNSDetectHijacking ServerDNSTestAddresses",
     ),
     (
         Fate::WithoutEffect("only an exit of bandwidth measurers uses it"),

@@ -178,7 +178,8 @@ fn who_asks_the_dns_and_from_where_is_as_torrc_says() {
     let torrc = good(
         "OutboundBindAddress 203.0.113.1\nOutboundBindAddress [2001:db8::1]\nOutboundBindAddressExit 203.0.113.2\n\
          ServerDNSResolvConfFile /x/resolv.conf\nServerDNSAllowBrokenConfig 0\nServerDNSSearchDomains 1\n\
-         ServerDNSAllowNonRFC953Hostnames 1\nServerDNSRandomizeCase 0\nRefuseUnknownExits 0",
+         ServerDNSAllowNonRFC953Hostnames 1\nServerDNSRandomizeCase 0\n\
+         ServerDNSDetectHijacking 0\nServerDNSTestAddresses a.example, b.example\nRefuseUnknownExits 0",
     );
     let Exits {
         dns,
@@ -193,6 +194,8 @@ fn who_asks_the_dns_and_from_where_is_as_torrc_says() {
             allow_broken_config: false,
             search_domains: true,
             any_printable_name: true,
+            detect_hijacking: false,
+            test_addresses: vec!["a.example".to_owned(), "b.example".to_owned()],
             randomize_case: false,
         }
     );

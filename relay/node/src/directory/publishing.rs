@@ -370,6 +370,7 @@ fn described_alike(one: &Config, other: &Config) -> bool {
             my_family,
             authorities,
             directory,
+            exit_policy,
             ..
         } = config.clone();
         let publish = config.publish_server_descriptor;
@@ -381,6 +382,7 @@ fn described_alike(one: &Config, other: &Config) -> bool {
             my_family,
             authorities,
             (directory.cache, directory.extra_infos),
+            exit_policy,
             publish,
         )
     };
@@ -415,5 +417,6 @@ mod tests {
         ));
         assert!(!described_alike(&config(""), &config("ContactInfo tor@example.org\n")));
         assert!(!described_alike(&config(""), &config("MaxAdvertisedBandwidth 1 MB\n")));
+        assert!(!described_alike(&config(""), &config("ReducedExitPolicy 1\n")));
     }
 }

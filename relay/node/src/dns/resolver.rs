@@ -3,9 +3,10 @@
 //! Remembers nothing: that is [`Cache`](super::Cache)'s, whose lifetimes tell nobody what others asked for. Every question
 //! gets exactly one answer, whatever breaks on the way.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use hickory_resolver::TokioResolver;
@@ -16,11 +17,13 @@ use hickory_resolver::net::{DnsError, NetError};
 use hickory_resolver::proto::op::ResponseCode;
 use hickory_resolver::proto::rr::{Name, RData, RecordType};
 use hickory_resolver::system_conf::parse_resolv_conf;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use relay_formats::torrc::ServerDns;
 use relay_wire::destination::{NameRule, checked_name};
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::{Found, Key, Outcome, client_ttl_seconds};
+use super::{Found, Key, Outcome, client_ttl_seconds, honesty};
 use crate::metrics::counters::DnsOutcome;
 use crate::traffic::Traffic;
 
@@ -41,6 +44,10 @@ const QUESTION_TIME_MAX: Duration = Duration::from_secs(10);
 const LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Addresses of one name that are kept. RESOLVED takes 48, and nobody tries more than the first.
 const ADDRESSES_MAX: usize = 32;
+
+/// When we first look whether the servers tell the truth, and between two looks (C tor, `check_dns_honesty_callback`).
+const FIRST_EXAMINATION_SECONDS: std::ops::RangeInclusive<u64> = 60..=180;
+const EXAMINATION_SECONDS: std::ops::RangeInclusive<u64> = 12 * 3_600..=24 * 3_600;
 
 /// A question and where its answer goes.
 pub struct Question {
@@ -84,26 +91,37 @@ pub struct Resolver {
 }
 
 impl Resolver {
-    /// Starts its thread, which ends with the last clone.
+    /// Starts its thread, which ends with the last clone. `on_useless` is told when the servers turn out to lie about
+    /// everything.
     ///
     /// # Errors
     /// No thread or descriptor left.
-    pub fn start(settings: ServerDns, traffic: Arc<Traffic>) -> std::io::Result<Self> {
-        Self::start_towards(settings, DNS_PORT, traffic)
+    pub fn start(
+        settings: ServerDns,
+        traffic: Arc<Traffic>,
+        on_useless: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Self> {
+        Self::start_towards(settings, DNS_PORT, traffic, on_useless)
     }
 
     /// The same with name servers that listen on `port`: a test's cannot have 53.
     ///
     /// # Errors
     /// As `start`.
-    pub fn start_towards(settings: ServerDns, port: u16, traffic: Arc<Traffic>) -> std::io::Result<Self> {
+    pub fn start_towards(
+        settings: ServerDns,
+        port: u16,
+        traffic: Arc<Traffic>,
+        on_useless: impl Fn() + Send + 'static,
+    ) -> std::io::Result<Self> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let (questions, asked) = mpsc::channel(WAITING_MAX);
         let settings = Arc::new(watch::Sender::new(settings));
         let current = settings.subscribe();
-        std::thread::Builder::new()
-            .name("dns".to_owned())
-            .spawn(move || runtime.block_on(serve(asked, Servers::new(current, port), traffic)))?;
+        std::thread::Builder::new().name("dns".to_owned()).spawn(move || {
+            let serving = serve(asked, Servers::new(current, port), traffic, on_useless);
+            runtime.block_on(tokio::task::LocalSet::new().run_until(serving));
+        })?;
         Ok(Self { questions, settings })
     }
 
@@ -149,9 +167,25 @@ fn read(settings: &ServerDns) -> Result<(ResolverConfig, ResolverOpts), BrokenCo
     parse_resolv_conf(text).map_err(|error| broken(error.to_string()))
 }
 
-async fn serve(mut questions: mpsc::Receiver<Question>, mut servers: Servers, traffic: Arc<Traffic>) {
+async fn serve(
+    mut questions: mpsc::Receiver<Question>,
+    mut servers: Servers,
+    traffic: Arc<Traffic>,
+    on_useless: impl Fn() + Send + 'static,
+) {
     let places = Arc::new(Semaphore::new(UNDER_WAY_MAX));
-    while let Some(question) = questions.recv().await {
+    let mut examination = Examination::new(on_useless);
+    loop {
+        let question = tokio::select! {
+            question = questions.recv() => match question {
+                Some(question) => question,
+                None => return,
+            },
+            () = examination.due() => {
+                examination.begin(&mut servers, &traffic);
+                continue;
+            }
+        };
         let Ok(place) = Arc::clone(&places).acquire_owned().await else {
             return;
         };
@@ -162,8 +196,9 @@ async fn serve(mut questions: mpsc::Receiver<Question>, mut servers: Servers, tr
             resolver,
             rules,
             traffic: Arc::clone(&traffic),
+            false_addresses: Arc::clone(&examination.false_addresses),
         };
-        tokio::spawn(async move {
+        tokio::task::spawn_local(async move {
             let Question { key, ipv6, answer } = question;
             if let Ok(outcome) = tokio::time::timeout(QUESTION_TIME_MAX, asking.look_up(&key, ipv6)).await {
                 answer.give(outcome);
@@ -171,6 +206,70 @@ async fn serve(mut questions: mpsc::Receiver<Question>, mut servers: Servers, tr
             drop(place);
         });
     }
+}
+
+/// Looks from time to time whether the servers tell the truth.
+struct Examination {
+    due: tokio::time::Instant,
+    /// What the last one found.
+    false_addresses: Arc<RwLock<HashSet<IpAddr>>>,
+    on_useless: Arc<Mutex<dyn Fn() + Send>>,
+}
+
+impl Examination {
+    fn new(on_useless: impl Fn() + Send + 'static) -> Self {
+        Self {
+            due: after(FIRST_EXAMINATION_SECONDS),
+            false_addresses: Arc::default(),
+            on_useless: Arc::new(Mutex::new(on_useless)),
+        }
+    }
+
+    fn due(&self) -> impl Future<Output = ()> + use<> {
+        tokio::time::sleep_until(self.due)
+    }
+
+    fn begin(&mut self, servers: &mut Servers, traffic: &Arc<Traffic>) {
+        self.due = after(EXAMINATION_SECONDS);
+        let settings = servers.settings.borrow().clone();
+        let Some((resolver, rules)) = servers.current().filter(|_| settings.detect_hijacking) else {
+            return;
+        };
+        let asking = Asking {
+            resolver,
+            rules: Rules {
+                search_domains: false,
+                ..rules
+            },
+            traffic: Arc::clone(traffic),
+            // Here the false ones are what is looked for.
+            false_addresses: Arc::default(),
+        };
+        let (found, on_useless) = (Arc::clone(&self.false_addresses), Arc::clone(&self.on_useless));
+        tokio::task::spawn_local(async move {
+            let mut dice = StdRng::from_rng(&mut rand::rng());
+            let ask = async |name: &str| match asking.look_up(&Key::name(name), true).await {
+                Outcome::Found(Found::Addresses(addresses), _) => addresses.to_vec(),
+                _ => Vec::new(),
+            };
+            let findings = honesty::examine(ask, &settings.test_addresses, &mut dice).await;
+            if !findings.false_addresses.is_empty() {
+                tracing::warn!(
+                    "Your DNS provider answers for names that do not exist, with {} address(es). Apparently they are \
+                     hijacking DNS failures. Treating those answers as 'not found'.",
+                    findings.false_addresses.len()
+                );
+            }
+            if findings.useless {
+                on_useless.lock().unwrap_or_else(PoisonError::into_inner)();
+            }
+            *found.write().unwrap_or_else(PoisonError::into_inner) = findings.false_addresses;
+        });
+    }
+}
+
+fn after(seconds: std::ops::RangeInclusive<u64>) -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(rand::rng().random_range(seconds))
 }
 
 /// What `ServerDns` says of names.
@@ -260,6 +359,7 @@ struct Asking {
     resolver: TokioResolver,
     rules: Rules,
     traffic: Arc<Traffic>,
+    false_addresses: Arc<RwLock<HashSet<IpAddr>>>,
 }
 
 impl Asking {
@@ -299,6 +399,8 @@ impl Asking {
             ttl = ttl.min(record.ttl);
             addresses.extend(record.data.ip_addr());
         }
+        let known = self.false_addresses.read().unwrap_or_else(PoisonError::into_inner);
+        addresses.retain(|address| !known.contains(address));
         addresses.truncate(ADDRESSES_MAX);
         match addresses.is_empty() {
             true => Brought::Nothing(0),

@@ -40,6 +40,8 @@ pub struct ExitSocket {
     sent_bytes: usize,
     /// The socket takes no more until it says so.
     pub blocked: bool,
+    /// What was unsent when the stream was over for the client.
+    pub leaving_bytes: usize,
     /// The engine knows that there may be something to read.
     pub told: bool,
     /// The destination has ended its side, or the connection broke.
@@ -72,6 +74,7 @@ impl ExitSocket {
             unsent: Vec::new(),
             sent_bytes: 0,
             blocked: true,
+            leaving_bytes: 0,
             told: false,
             ended: false,
             _counted: counted,

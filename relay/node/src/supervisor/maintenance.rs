@@ -76,6 +76,17 @@ fn renew_link_keys(relay: &mut Relay) {
     }
 }
 
+/// Stops being an exit until torrc is read again, as C tor does.
+pub(super) fn give_up_exit(relay: &Relay) {
+    tracing::warn!(
+        "Your DNS provider tried to redirect well-known names to a junk address. I'm going to stop being an exit node for \
+         now, since our DNS seems so broken."
+    );
+    let closed = relay.config.borrow().without_exit();
+    relay.config.send_replace(Arc::new(closed));
+    tell_settings(relay);
+}
+
 /// Reads torrc again. What a running relay can change changes; one mistake, and nothing does.
 pub(super) fn reload(line: &CommandLine, relay: &mut Relay) {
     let read = startup::read_torrc(line)
@@ -105,7 +116,7 @@ pub(super) fn reload(line: &CommandLine, relay: &mut Relay) {
     }
     relay.config.send_replace(Arc::new(held.with_changes_of(next)));
     relay.rates.change(Instant::now(), limits_of(&relay.config.borrow()));
-    relay.resolver.change(relay.config.borrow().exits.dns.clone());
+    relay.resolver.change(relay.config.borrow().server_dns());
     tell_settings(relay);
     if look_after_keys(relay).is_err() {
         tracing::warn!("The relay will stop for want of a signing key.");

@@ -27,6 +27,8 @@ pub(super) enum News {
     TorrcChanged,
     /// From a shard.
     Shard(ShardNews),
+    /// The name servers lie about everything.
+    DnsUseless,
     /// The directory part has ended, asked or not.
     DirectoryEnded,
 }

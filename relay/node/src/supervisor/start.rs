@@ -131,7 +131,12 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
 
     let network = watch::Sender::new(Arc::new(NetworkView::default()));
     check_dns(&config)?;
-    let resolver = Resolver::start(config.exits.dns.clone(), Arc::clone(&traffic))?;
+    let resolver = {
+        let tell = tell.clone();
+        Resolver::start(config.server_dns(), Arc::clone(&traffic), move || {
+            let _ = tell.send(News::DnsUseless);
+        })?
+    };
     let (report, reports) = mpsc::channel(REPORTS_WAITING_MAX);
     let service = Arc::new(Service::default());
     let rates = Arc::new(RateLimits::new(Instant::now(), limits_of(&config)));

@@ -45,7 +45,7 @@ pub(crate) fn resolver(records: &[(&'static str, Record)]) -> (Resolver, Arc<Ato
         resolv_conf: Some(file),
         ..ServerDns::default()
     };
-    let resolver = Resolver::start_towards(settings, port, Arc::default()).unwrap();
+    let resolver = Resolver::start_towards(settings, port, Arc::default(), || ()).unwrap();
     // The resolver looks again while questions come.
     std::mem::forget(folder);
     (resolver, asked)

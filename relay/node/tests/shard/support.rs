@@ -115,7 +115,7 @@ impl Relay {
             count_private: true,
         };
         let onion_key = PublicKey::from(*keys.onion.public());
-        let no_dns = || Resolver::start(ServerDns::default(), Arc::default()).unwrap();
+        let no_dns = || Resolver::start(ServerDns::default(), Arc::default(), || ()).unwrap();
         let (siblings, berths) = Siblings::new(self.shards.try_into().unwrap(), self.links_max).unwrap();
         let (mut listeners, rules) = (vec![listener], Arc::new(self.rules));
         let rates = Arc::new(RateLimits::new(Instant::now(), limits));

@@ -11,6 +11,10 @@ use crate::exits::Stage;
 /// How long the last bytes of a stream may take; our own choice. C tor waits while some move.
 const LEAVING_TIME_MAX: Duration = Duration::from_secs(30);
 
+/// Bytes of all streams that are over and have not said all; our own choice. The engine bounds what waits on a circuit, but
+/// circuits can come and go within the time of `LEAVING_TIME_MAX`. Full: the next one ends without its last bytes.
+const LEAVING_BYTES_MAX: usize = 64 * 1024 * 1024;
+
 impl Driver {
     /// The engine has done with the stream; what the client sent before its end still goes out.
     pub(in super::super) fn close_exit(&mut self, stream: StreamId, StreamBytes(rest): StreamBytes) {
@@ -26,11 +30,14 @@ impl Driver {
             return;
         }
         socket.stage = Stage::Leaving;
-        socket.add(&rest);
-        if socket.unsent_bytes() == 0 {
+        let leaving_bytes = socket.unsent_bytes() + rest.len();
+        if leaving_bytes == 0 || self.exits.leaving_bytes + leaving_bytes > LEAVING_BYTES_MAX {
             self.exits.forget(stream);
             return;
         }
+        socket.add(&rest);
+        socket.leaving_bytes = leaving_bytes;
+        self.exits.leaving_bytes += leaving_bytes;
         let deadline = self.now() + LEAVING_TIME_MAX;
         self.exits.set_deadline(stream, Some(deadline));
         self.exits.to_write.push(stream);

@@ -52,6 +52,8 @@ pub(super) struct Exits {
     cache: Cache<StreamId>,
     lookups: HashMap<StreamId, Lookup>,
     sockets: HashMap<StreamId, ExitSocket>,
+    /// What all streams that are over have still to say, as of their end.
+    leaving_bytes: usize,
     /// Streams by the deadline of their stage.
     deadlines: BTreeSet<(Duration, StreamId)>,
     /// Streams that may have something to write. May name one twice or one that is gone.
@@ -71,6 +73,7 @@ impl Exits {
             cache: Cache::default(),
             lookups: HashMap::new(),
             sockets: HashMap::new(),
+            leaving_bytes: 0,
             deadlines: BTreeSet::new(),
             to_write: Vec::new(),
             dry_reads: Dry::default(),
@@ -107,6 +110,7 @@ impl Exits {
     /// Takes a stream's socket off the tables. Dropped, it is closed.
     fn forget(&mut self, stream: StreamId) -> Option<ExitSocket> {
         let socket = self.sockets.remove(&stream)?;
+        self.leaving_bytes = self.leaving_bytes.saturating_sub(socket.leaving_bytes);
         if let Some(deadline) = socket.deadline {
             self.deadlines.remove(&(deadline, stream));
         }
