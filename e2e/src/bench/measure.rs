@@ -8,10 +8,6 @@ use serde::Serialize;
 use super::plan::{Case, Layout, Place, Subject};
 use crate::tornet::{Fetch, Network};
 
-/// Bytes of the stream in a full DATA cell of the V1 format, which C tor 0.4.9's client asks of every exit that speaks
-/// Relay=6.
-const DATA_BYTES_A_CELL: f64 = 488.0;
-
 const GIB: f64 = (1_u64 << 30) as f64;
 
 /// Until the first byte must come through a path.
@@ -31,9 +27,35 @@ pub(super) struct Sample {
     pub(super) cells_per_cpu_second: f64,
     /// Afterwards.
     pub(super) rss_mib: f64,
-    /// Of the whole path, for what the load itself takes.
-    pub(super) path_cpu_seconds: f64,
+    /// What everything else took meanwhile: the other hops and the client, or the lean load.
+    pub(super) other_cpu_seconds: f64,
     pub(super) seconds: f64,
+}
+
+/// What was counted, before it is divided.
+pub(super) struct Counted {
+    pub(super) cells: u64,
+    pub(super) bytes: u64,
+    pub(super) seconds: f64,
+    pub(super) cpu_seconds: f64,
+    pub(super) other_cpu_seconds: f64,
+    pub(super) rss_kib: u64,
+}
+
+impl Counted {
+    pub(super) fn sample(self, subject: Subject, case: Case, round: usize) -> Sample {
+        Sample {
+            subject,
+            case,
+            round,
+            mib_per_second: self.bytes as f64 / self.seconds / f64::from(1 << 20),
+            cpu_seconds_per_gib: self.cpu_seconds * GIB / self.bytes as f64,
+            cells_per_cpu_second: self.cells as f64 / self.cpu_seconds.max(f64::EPSILON),
+            rss_mib: self.rss_kib as f64 / 1024.0,
+            other_cpu_seconds: self.other_cpu_seconds,
+            seconds: self.seconds,
+        }
+    }
 }
 
 pub(super) fn one(network: &Network, layout: &Layout, case: Case, subject: Subject, round: usize) -> Result<Sample> {
@@ -42,18 +64,16 @@ pub(super) fn one(network: &Network, layout: &Layout, case: Case, subject: Subje
         .fetch(&fetch(layout, case, subject)?)
         .with_context(|| format!("{subject} as {}, {} streams {}", case.place, case.streams, case.way))?;
     let cpu = fetched.cpu_seconds.get(&node).copied().context("the relay ended")?;
-    let cells = case.bytes as f64 / DATA_BYTES_A_CELL;
-    Ok(Sample {
-        subject,
-        case,
-        round,
-        mib_per_second: fetched.mib_per_second,
-        cpu_seconds_per_gib: cpu * GIB / case.bytes as f64,
-        cells_per_cpu_second: cells / cpu.max(f64::EPSILON),
-        rss_mib: fetched.rss_kib.get(&node).copied().unwrap_or_default() as f64 / 1024.0,
-        path_cpu_seconds: fetched.cpu_seconds.values().sum(),
+    let all: f64 = fetched.cpu_seconds.values().sum();
+    let counted = Counted {
+        cells: case.cells(),
+        bytes: case.bytes,
         seconds: fetched.seconds,
-    })
+        cpu_seconds: cpu,
+        other_cpu_seconds: all - cpu,
+        rss_kib: fetched.rss_kib.get(&node).copied().unwrap_or_default(),
+    };
+    Ok(counted.sample(subject, case, round))
 }
 
 /// Asks for one byte until it comes, then for some more: a first transfer pays for buffers and code pages.

@@ -4,6 +4,8 @@
 //! ours take turns, the ratio is made within each round, and a second C tor in the same turns shows how far two equal
 //! programs differ: what the bench can resolve.
 
+mod costs;
+mod lean;
 mod measure;
 mod plan;
 mod profile;
@@ -23,6 +25,15 @@ use crate::story::neighbours::{self, Program};
 use crate::tornet::{Network, Slot, Spec, spec};
 use measure::Sample;
 use plan::{Layout, Subject};
+
+/// Where the bytes come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Load {
+    /// C tor's client, over two more relays of C tor: what people do.
+    Client,
+    /// One lean process that plays everybody around the relay under test: outruns a core of C tor.
+    Lean,
+}
 
 /// What is measured.
 #[derive(Debug, Clone, clap::Args)]
@@ -45,6 +56,18 @@ pub struct Arguments {
     /// Bytes of a transfer; a quarter of it with a single stream
     #[arg(long, value_parser = crate::tornet::size, default_value = "200M")]
     bytes: u64,
+    /// Where the bytes come from
+    #[arg(long, value_enum, default_value_t = Load::Client)]
+    load: Load,
+    /// Links that the lean load opens to the relay under test
+    #[arg(long, default_value_t = 1)]
+    load_links: usize,
+    /// The lean load's program; built unless given
+    #[arg(long)]
+    load_program: Option<String>,
+    /// Measure circuit handshakes, links and memory too, with the lean load
+    #[arg(long)]
+    costs: bool,
     /// No second C tor
     #[arg(long)]
     no_control: bool,
@@ -65,6 +88,25 @@ pub struct Arguments {
     short: bool,
 }
 
+impl Arguments {
+    fn needs_load(&self) -> bool {
+        self.load == Load::Lean || self.costs
+    }
+
+    fn build_what_is_missing(&mut self) -> Result<()> {
+        let relay = self.profile.is_some() && self.relay_with_symbols.is_none();
+        let load = self.needs_load() && self.load_program.is_none();
+        if relay || load {
+            say::step("building the relay with symbols, and the lean load (cargo, release)");
+            let image::BenchPrograms { relay, load } = image::build_bench(&repository())?;
+            self.relay_with_symbols
+                .get_or_insert_with(|| relay.display().to_string());
+            self.load_program.get_or_insert_with(|| load.display().to_string());
+        }
+        Ok(())
+    }
+}
+
 /// Runs the network, measures, and prints a line for each measurement and a table at the end.
 ///
 /// # Errors
@@ -81,15 +123,11 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         None => images::programs()?.relay.display().to_string(),
     };
     let mut programs = vec![(Subject::Ours, Program::take(&relay)?)];
-    if arguments.profile.is_some() {
-        let with_symbols = match &arguments.relay_with_symbols {
-            Some(relay) => relay.clone(),
-            None => {
-                say::step("building the relay with symbols and frame pointers (cargo, release)");
-                image::build_profiled(&repository())?.display().to_string()
-            }
-        };
-        programs.push((Subject::Profiled, Program::take(&with_symbols)?));
+    arguments.build_what_is_missing()?;
+    if arguments.profile.is_some()
+        && let Some(relay) = &arguments.relay_with_symbols
+    {
+        programs.push((Subject::Profiled, Program::take(relay)?));
     }
     let layout = Layout::new(!arguments.no_control, arguments.profile.is_some());
     let network = Network::up(&folder, &spec(&arguments, &layout, &programs))?;
@@ -135,6 +173,11 @@ fn spec(arguments: &Arguments, layout: &Layout, programs: &[(Subject, Program)])
 fn measured(network: &Network, arguments: &Arguments, layout: &Layout) -> Result<()> {
     let mut samples: Vec<Sample> = Vec::new();
     report::machine();
+    let lean = if arguments.needs_load() {
+        Some(lean::Lean::take(network, layout, arguments)?)
+    } else {
+        None
+    };
     for place in &arguments.positions {
         for subject in layout.subjects() {
             measure::warm_up(network, layout, *place, *subject)?;
@@ -151,21 +194,32 @@ fn measured(network: &Network, arguments: &Arguments, layout: &Layout) -> Result
                         arguments.bytes
                     },
                 };
-                samples.extend(rounds(network, arguments, layout, case)?);
+                samples.extend(rounds(network, arguments, layout, lean.as_ref(), case)?);
             }
         }
     }
     if let Some(path) = &arguments.json {
         report::write_json(path, &samples)?;
     }
-    say::plain(report::table(&samples));
+    if !samples.is_empty() {
+        say::plain(report::table(&samples));
+    }
+    if let Some(lean) = lean.filter(|_| arguments.costs) {
+        say::plain(costs::measured(network, layout, &lean, arguments.rounds)?);
+    }
     if let Some(folder) = &arguments.profile {
         profile::take(network, layout, &arguments.positions, arguments.bytes, folder)?;
     }
     Ok(())
 }
 
-fn rounds(network: &Network, arguments: &Arguments, layout: &Layout, case: plan::Case) -> Result<Vec<Sample>> {
+fn rounds(
+    network: &Network,
+    arguments: &Arguments,
+    layout: &Layout,
+    lean: Option<&lean::Lean>,
+    case: plan::Case,
+) -> Result<Vec<Sample>> {
     let mut samples = Vec::new();
     for round in 0..arguments.rounds {
         // Each is first as often as the others: what a turn leaves behind would favour the same one every time.
@@ -176,7 +230,10 @@ fn rounds(network: &Network, arguments: &Arguments, layout: &Layout, case: plan:
             .skip(round % measured.len())
             .take(measured.len())
         {
-            let sample = measure::one(network, layout, case, *subject, round)?;
+            let sample = match lean.filter(|_| arguments.load == Load::Lean) {
+                Some(lean) => lean.one(network, layout, case, *subject, round)?,
+                None => measure::one(network, layout, case, *subject, round)?,
+            };
             say::step(report::line(&sample));
             samples.push(sample);
         }

@@ -89,6 +89,10 @@ impl fmt::Display for Subject {
     }
 }
 
+/// Bytes of the stream in a full DATA cell of the V1 format, which C tor 0.4.9's client asks of every exit that speaks
+/// Relay=6.
+const DATA_BYTES_A_CELL: u64 = 488;
+
 /// One thing to be measured for every subject in turn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct Case {
@@ -99,19 +103,26 @@ pub(super) struct Case {
 }
 
 impl Case {
+    /// Cells of DATA that so many bytes need.
+    pub(super) fn cells(self) -> u64 {
+        self.bytes.div_ceil(DATA_BYTES_A_CELL)
+    }
+
     /// As in the baseline: no more circuits than that, and no more than streams.
     pub(super) fn circuits(self) -> usize {
         self.streams.min(32)
     }
 }
 
-/// The nodes: r1, r2 and e1 are neighbours; then a relay and an exit for each subject.
+/// The nodes: r1, r2 and e1 are neighbours; then a relay and an exit for each subject; then two relays that are listed
+/// and do not run, whose parts the lean load plays.
 pub(super) struct Layout {
     subjects: Vec<Subject>,
 }
 
 const NEIGHBOUR_RELAYS: u8 = 2;
 const NEIGHBOUR_EXITS: u8 = 1;
+const PLAYED_RELAYS: u8 = 2;
 
 impl Layout {
     pub(super) fn new(control: bool, profiled: bool) -> Self {
@@ -132,7 +143,13 @@ impl Layout {
     }
 
     pub(super) fn relays(&self) -> u8 {
-        NEIGHBOUR_RELAYS + self.count()
+        NEIGHBOUR_RELAYS + self.count() + PLAYED_RELAYS
+    }
+
+    /// Whose parts the lean load plays: the relay before the one under test, and the one behind it.
+    pub(super) fn played(&self) -> [String; 2] {
+        let first = NEIGHBOUR_RELAYS + self.count() + 1;
+        [format!("r{first}"), format!("r{}", first + 1)]
     }
 
     pub(super) fn exits(&self, places: &[Place]) -> u8 {
@@ -171,7 +188,8 @@ mod tests {
     #[test]
     fn every_subject_has_a_node_of_its_own_among_neighbours() {
         let layout = Layout::new(true, true);
-        assert_eq!((layout.relays(), layout.exits(&Place::ALL)), (6, 5));
+        assert_eq!((layout.relays(), layout.exits(&Place::ALL)), (8, 5));
+        assert_eq!(layout.played(), ["r7", "r8"]);
         assert_eq!(layout.exits(&[Place::Middle]), 1);
         let path = |place, subject| layout.path(place, subject).unwrap().join(",");
         assert_eq!(path(Place::Guard, Subject::CTor), "r3,r2,e1");

@@ -29,7 +29,7 @@ pub(super) fn machine() {
 pub(super) fn line(sample: &Sample) -> String {
     let Sample { case, .. } = sample;
     format!(
-        "{:<6} {:<4} {:>3} streams, round {}: {:<7} {:>6.1} MiB/s, {:>5.2} CPU-s/GiB, {:>4.0} k cells/CPU-s, RSS {:>3.0} MiB",
+        "{:<6} {:<4} {:>3} streams, round {}: {:<7} {:>6.1} MiB/s, {:>5.2} CPU-s/GiB, {:>4.0} k cells/CPU-s, RSS {:>3.0} MiB; CPU-s {:.2} of {:.2} s, all others {:.2}",
         case.place,
         case.way,
         case.streams,
@@ -38,7 +38,10 @@ pub(super) fn line(sample: &Sample) -> String {
         sample.mib_per_second,
         sample.cpu_seconds_per_gib,
         sample.cells_per_cpu_second / 1_000.0,
-        sample.rss_mib
+        sample.rss_mib,
+        sample.cpu_seconds_per_gib * sample.case.bytes as f64 / f64::from(1 << 30),
+        sample.seconds,
+        sample.other_cpu_seconds,
     )
 }
 
@@ -150,7 +153,7 @@ mod tests {
             cpu_seconds_per_gib: cpu,
             cells_per_cpu_second: 1.0,
             rss_mib: 1.0,
-            path_cpu_seconds: 1.0,
+            other_cpu_seconds: 1.0,
             seconds: 1.0,
         }
     }

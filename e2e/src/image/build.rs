@@ -53,18 +53,27 @@ pub fn build_pause(workspace: &Path) -> anyhow::Result<PathBuf> {
     build_pause_into(&workspace, &target)
 }
 
-/// Builds the relay as [`build_static`] does, but with symbols and frame pointers, for `perf`. Its target folder is its
-/// own: both flags concern every crate.
+/// What the bench needs besides the relay as it ships.
+#[derive(Debug, Clone)]
+pub struct BenchPrograms {
+    /// The relay with symbols and frame pointers, for `perf`.
+    pub relay: PathBuf,
+    /// The lean load.
+    pub load: PathBuf,
+}
+
+/// Builds the load and the relay as [`build_static`] does, but with symbols and frame pointers. Their target folder is
+/// their own: both flags concern every crate.
 ///
 /// # Errors
 /// As [`build_static`].
-pub fn build_profiled(workspace: &Path) -> anyhow::Result<PathBuf> {
+pub fn build_bench(workspace: &Path) -> anyhow::Result<BenchPrograms> {
     let (workspace, target) = whereabouts(workspace)?;
     let target = target.join("profiled");
     let toolchain = Toolchain::ask(&workspace)?;
     let flags = ["--release", "--target", &toolchain.host];
     let _lock = shared::take_over(&workspace, &target, &flags)?;
-    let mut build = cargo_build(&workspace, &target, &["relay-node"], &flags, &toolchain);
+    let mut build = cargo_build(&workspace, &target, &["relay-node", "relay-load"], &flags, &toolchain);
     let mut rustflags = rust_flags(&toolchain, &target);
     rustflags.push("\u{1f}-Cforce-frame-pointers=yes");
     build
@@ -72,7 +81,18 @@ pub fn build_profiled(workspace: &Path) -> anyhow::Result<PathBuf> {
         .env("CFLAGS", format!("{} -fno-omit-frame-pointer", c_flags(&target)))
         .env("CARGO_PROFILE_RELEASE_STRIP", "none");
     run(&mut build)?;
-    Ok(target.join(&toolchain.host).join("release/relay"))
+    let built = target.join(&toolchain.host).join("release");
+    let ours = workspace.join("target/programs");
+    fs::create_dir_all(&ours)?;
+    let copied = |program: &str, name: &str| -> anyhow::Result<PathBuf> {
+        let (fresh, to) = (ours.join(format!("{name}.new")), ours.join(name));
+        fs::copy(built.join(program), &fresh).and_then(|_| fs::rename(&fresh, &to))?;
+        Ok(to)
+    };
+    Ok(BenchPrograms {
+        relay: copied("relay", "relay-with-symbols")?,
+        load: copied("relay-load", "relay-load")?,
+    })
 }
 
 /// The workspace's root and the target folder that all checkouts share. A build for one compiler is of no use to

@@ -88,7 +88,12 @@ impl Program {
             });
         }
         let from = Path::new(relay);
-        let folder = std::env::temp_dir().join(format!("relayfleet-program-{}", std::process::id()));
+        let name = format!(
+            "relayfleet-program-{}-{:016x}",
+            std::process::id(),
+            rand::random::<u64>()
+        );
+        let folder = std::env::temp_dir().join(name);
         fs::create_dir_all(&folder)?;
         let to = folder.join(from.file_name().context("the relay's path names no file")?);
         fs::copy(from, &to).with_context(|| format!("no relay at {relay}: build it first"))?;
@@ -96,6 +101,11 @@ impl Program {
             path: to.to_str().context("the relay's path is not text")?.to_owned(),
             copied: Some(folder),
         })
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
     }
 
     /// Whether it is a relay of ours and not C tor.

@@ -16,7 +16,7 @@ use super::observe::{self, Usage};
 use super::spec::Spec;
 use super::start::{Wait, lay_out, listed};
 use super::state::{Role, State, node_folder, places};
-use super::{CONTROL_PORT, DIR_PORT, METRICS_PORT, address, consensus, keys, torrc};
+use super::{CONTROL_PORT, DIR_PORT, METRICS_PORT, OR_PORT, address, consensus, keys, torrc};
 use crate::command::last_words_of;
 use crate::process::Known;
 use crate::state::Places;
@@ -198,6 +198,67 @@ impl Network {
             "/tor/status-vote/current/consensus",
         )?;
         Ok(consensus::read(&page))
+    }
+
+    /// Ends a node that is not needed any more. The authorities go on to list a relay for as long as its descriptor is
+    /// fresh.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn end(&self, name: &str) -> anyhow::Result<()> {
+        let Some(known) = self.process(name) else { return Ok(()) };
+        known.signal(Signal::TERM);
+        let end = Instant::now() + GRACE;
+        while known.alive() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        process::kill_all(&[known])
+    }
+
+    /// Ends a node as a crash does.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn kill(&self, name: &str) -> anyhow::Result<()> {
+        process::kill_all(&self.process(name).into_iter().collect::<Vec<_>>())
+    }
+
+    /// Starts a node that has ended, with the files that it left; waits for nothing.
+    ///
+    /// # Errors
+    /// It runs, or cannot be started.
+    pub fn start_again(&self, name: &str) -> anyhow::Result<()> {
+        ensure!(self.process(name).is_none(), "{name} runs");
+        self.start(&[name.to_owned()])
+    }
+
+    /// A relay's descriptor as the first authority has it.
+    ///
+    /// # Errors
+    /// It has none.
+    pub fn descriptor(&self, name: &str) -> anyhow::Result<String> {
+        let consensus = self.consensus()?;
+        let entry = consensus.iter().find(|entry| entry.is_called(name));
+        let entry = entry.with_context(|| format!("{name} is not in the consensus"))?;
+        let names = self.state.names(&[Role::Authority]);
+        let first = self.state.node(names.first().context("no authority")?)?;
+        let path = format!("/tor/server/fp/{}", entry.fingerprint);
+        observe::page(SocketAddr::from((first.address, DIR_PORT)), &path)
+            .with_context(|| format!("the descriptor of {name}"))
+    }
+
+    /// Where a node takes links.
+    ///
+    /// # Errors
+    /// There is no such node.
+    pub fn or_port(&self, name: &str) -> anyhow::Result<SocketAddr> {
+        Ok(SocketAddr::from((self.state.node(name)?.address, OR_PORT)))
+    }
+
+    /// What a node's process used since it began.
+    #[must_use]
+    pub fn usage(&self, name: &str) -> Option<Usage> {
+        observe::usage(self.process(name)?.pid)
     }
 
     /// Where the files of the node with this name are.

@@ -31,6 +31,8 @@ pub struct Usage {
     pub rss_peak_kib: u64,
     /// Threads now.
     pub threads: u64,
+    /// Open file descriptors now.
+    pub descriptors: usize,
 }
 
 impl Usage {
@@ -70,6 +72,7 @@ pub fn usage(pid: i32) -> Option<Usage> {
         rss_kib: field(&status, "VmRSS:")?,
         rss_peak_kib: field(&status, "VmHWM:")?,
         threads: field(&status, "Threads:")?,
+        descriptors: fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count(),
     })
 }
 
@@ -182,6 +185,7 @@ mod tests {
             rss_kib: 1,
             rss_peak_kib: 1,
             threads: 1,
+            descriptors: 1,
         };
         let before = used(1.00, 1.004);
         assert!((used(1.12, 1.131).since(Some(&before)) - 0.127).abs() < 1e-9);

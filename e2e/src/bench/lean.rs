@@ -1,0 +1,184 @@
+//! The lean load as a process beside the network: it plays two relays that the network lists and that do not run.
+
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::Arguments;
+use super::measure::{Counted, Sample};
+use super::plan::{Case, Layout, Place, Subject, Way};
+use crate::story::neighbours::Program;
+use crate::tornet::Network;
+use crate::tornet::observe::{self, Usage};
+
+/// The program, and whose parts it plays.
+pub(super) struct Lean {
+    program: Program,
+    links: usize,
+    before: String,
+    behind: String,
+}
+
+/// A run of it.
+pub(super) struct Running {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+/// What it says of a transfer.
+#[derive(Deserialize)]
+struct Carried {
+    cells: u64,
+    bytes: Option<u64>,
+    seconds: f64,
+}
+
+impl Lean {
+    /// Ends the two relays that it plays.
+    pub(super) fn take(network: &Network, layout: &Layout, arguments: &Arguments) -> Result<Self> {
+        let program = arguments.load_program.as_deref().context("no lean load was built")?;
+        let [before, behind] = layout.played();
+        network.end(&before)?;
+        network.end(&behind)?;
+        Ok(Self {
+            program: Program::take(program)?,
+            links: arguments.load_links,
+            before,
+            behind,
+        })
+    }
+
+    /// Starts it against a relay, and waits until it is ready.
+    pub(super) fn start<'a>(
+        &self,
+        network: &Network,
+        node: &str,
+        what: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Running> {
+        let descriptor = network.descriptor(node)?;
+        let word = |name: &str| {
+            let line = descriptor.lines().find_map(|line| line.strip_prefix(name));
+            let word = line.and_then(|rest| rest.split_whitespace().next());
+            word.map(str::to_owned)
+                .with_context(|| format!("the descriptor of {node} lacks {name}"))
+        };
+        let fingerprint: String = descriptor
+            .lines()
+            .find_map(|line| line.strip_prefix("fingerprint "))
+            .with_context(|| format!("the descriptor of {node} lacks its fingerprint"))?
+            .split_whitespace()
+            .collect();
+        let mut command = Command::new(self.program.path());
+        command
+            .args(["--relay", &network.or_port(node)?.to_string()])
+            .args(["--fingerprint", &fingerprint])
+            .args(["--ed25519", &word("master-key-ed25519 ")?])
+            .args(["--onion-key", &word("ntor-onion-key ")?]);
+        for (name, played) in [("before", &self.before), ("behind", &self.behind)] {
+            command
+                .arg(format!("--{name}-directory"))
+                .arg(network.node_folder(played).join("data"))
+                .args([format!("--{name}"), network.or_port(played)?.to_string()]);
+        }
+        let mut child = command
+            .args(what)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot start the lean load")?;
+        let (input, output) = child.stdin.take().zip(child.stdout.take()).context("no pipes")?;
+        let mut running = Running {
+            child,
+            input,
+            output: BufReader::new(output),
+        };
+        let ready = running.line().with_context(|| format!("the load against {node}"))?;
+        if ready.get("ready").is_none() {
+            bail!("the load is not ready: {ready}");
+        }
+        Ok(running)
+    }
+
+    /// One measurement.
+    pub(super) fn one(
+        &self,
+        network: &Network,
+        layout: &Layout,
+        case: Case,
+        subject: Subject,
+        round: usize,
+    ) -> Result<Sample> {
+        let node = layout.node(case.place, subject).context("no such node")?;
+        let (cells, bytes) = (case.cells().to_string(), case.bytes.to_string());
+        let (streams, links) = (case.streams.to_string(), self.links.min(case.streams).to_string());
+        let circuits = case.circuits().to_string();
+        let mut what = match case.place {
+            Place::Exit => vec![
+                "exit",
+                "--bytes",
+                &bytes,
+                "--streams",
+                &streams,
+                "--circuits",
+                &circuits,
+            ],
+            Place::Guard | Place::Middle => vec!["carry", "--cells", &cells, "--circuits", &streams, "--links", &links],
+        };
+        if case.place == Place::Guard {
+            what.push("--as-client");
+        }
+        if case.way == Way::Down {
+            what.push("--down");
+        }
+        let mut running = self.start(network, &node, what)?;
+        let before = network.usage(&node).context("the relay under test ended")?;
+        let own_before = running.usage()?;
+        let carried: Carried = serde_json::from_value(running.once()?)?;
+        let after = network.usage(&node).context("the relay under test ended")?;
+        let counted = Counted {
+            cells: carried.cells,
+            bytes: carried.bytes.unwrap_or(case.bytes),
+            seconds: carried.seconds,
+            cpu_seconds: after.since(Some(&before)),
+            other_cpu_seconds: running.usage()?.since(Some(&own_before)),
+            rss_kib: after.rss_kib,
+        };
+        running.end()?;
+        Ok(counted.sample(subject, case, round))
+    }
+}
+
+impl Running {
+    fn line(&mut self) -> Result<Value> {
+        let mut line = String::new();
+        if self.output.read_line(&mut line)? == 0 {
+            bail!(
+                "the load ended by itself ({}); its last words stand above",
+                self.child.wait()?
+            );
+        }
+        Ok(serde_json::from_str(&line)?)
+    }
+
+    /// Lets it do its work once.
+    pub(super) fn once(&mut self) -> Result<Value> {
+        writeln!(self.input, "go")?;
+        self.line()
+    }
+
+    /// What it used itself.
+    pub(super) fn usage(&self) -> Result<Usage> {
+        observe::usage(i32::try_from(self.child.id())?).context("the load ended by itself")
+    }
+
+    /// Its links go with it.
+    pub(super) fn end(self) -> Result<()> {
+        let Self { mut child, input, .. } = self;
+        drop(input);
+        child.wait().map(drop).context("the load does not end")
+    }
+}
