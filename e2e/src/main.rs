@@ -52,6 +52,10 @@ enum Story {
     Slot(story::slot::Slotted),
     /// Relays of ours as guard, middle, exit and all three: bytes both ways, C tor's own flags, and no complaint.
     Carry(story::carry::Carried),
+    /// An onion service of C tor's whose introduction points, rendezvous points and directories are all ours.
+    Onion(story::onion::Onions),
+    /// Mixed load for as long as asked for, with neighbours that are killed: memory stays, and nothing is left open.
+    Endure(story::endure::Endured),
 }
 
 #[derive(Subcommand)]
@@ -110,6 +114,8 @@ fn run(what: What) -> Result<()> {
         What::Image(arguments) => image::cli::run(arguments)?,
         What::Tornet(arguments) => tornet::cli::run(arguments)?,
         What::Story(Story::Slot(slotted)) => story::slot::tell(&slotted)?,
+        What::Story(Story::Onion(onions)) => story::onion::tell(&onions)?,
+        What::Story(Story::Endure(endured)) => story::endure::tell(&endured)?,
         What::Story(Story::Carry(carried)) => story::carry::tell(&carried)?,
         What::Bench(arguments) => bench::run(arguments)?,
         What::Snapshot => say::plain(snapshot::take()?.to_string()),

@@ -1,5 +1,7 @@
 //! Stories: what is shown on real processes, one each.
 
 pub mod carry;
+pub mod endure;
 pub(crate) mod neighbours;
+pub mod onion;
 pub mod slot;

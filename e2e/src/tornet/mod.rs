@@ -21,6 +21,7 @@ pub mod fetch;
 mod keys;
 mod network;
 pub mod observe;
+pub mod onion;
 mod source;
 pub mod spec;
 mod start;

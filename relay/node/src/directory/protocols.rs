@@ -72,6 +72,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_documents_name_exactly_what_we_speak() {
+        let page = include_str!("../../../../docs/subprotocols.md");
+        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let documented: Vec<&str> = rows.collect();
+        // DirCache hangs on torrc.
+        let mut spoken: Vec<&str> = SPOKEN.split(' ').chain(["DirCache=2"]).collect();
+        spoken.sort_unstable();
+        assert_eq!(documented, spoken);
+    }
+
+    #[test]
     fn what_is_known_to_be_unbuilt_is_told_and_no_reason_to_stop() {
         let demand = verdict("DirCache=2 HSDir=2", "");
         assert!(matches!(demand, Demand::Warn(text) if text.contains("HSDir=2")));

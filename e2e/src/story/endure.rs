@@ -1,0 +1,350 @@
+//! Mixed load for half an hour: streams that come whole and streams that are cut, circuits that come and go, neighbours
+//! that are killed. Memory stays what it was, and nothing is left open.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::neighbours::{self, Program};
+use crate::say;
+use crate::tornet::observe::Usage;
+use crate::tornet::{Direction, Fetch, Network, Pin, Slot, Spec, spec};
+
+/// Ours: one that is no exit, and one that is.
+const OURS: [&str; 2] = ["r3", "e2"];
+
+/// The neighbour that is killed again and again.
+const VICTIM: &str = "r2";
+
+/// Between two looks at memory and descriptors.
+const LOOK: Duration = Duration::from_secs(5);
+
+/// Between two kills: long enough for the client to build circuits through the victim meanwhile.
+const BETWEEN_KILLS: Duration = Duration::from_secs(20);
+
+/// How long until channels without circuits are closed (relays keep them for some minutes) and all is given back.
+const QUIET: Duration = Duration::from_secs(6 * 60);
+
+/// Descriptors more than before that count as the living neighbours': one link each way with every other node.
+const DESCRIPTORS_MORE_MAX: usize = 20;
+
+/// How much.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Endured {
+    /// The relay's program, started as PROGRAM -f TORRC; the bare name `tor` puts C tor into our slots
+    #[arg(long, default_value = "target/programs/relay")]
+    pub relay: String,
+    /// Minutes of load
+    #[arg(long, default_value_t = 30)]
+    pub minutes: u64,
+    /// How far memory may grow from the first fifth of the time to its end, in percent
+    #[arg(long, default_value_t = 10)]
+    pub growth_percent_max: u64,
+    /// Further torrc line of our relays
+    #[arg(long)]
+    pub torrc: Vec<String>,
+}
+
+/// What the loads did.
+#[derive(Default)]
+struct Deeds {
+    over: AtomicBool,
+    fetched: AtomicUsize,
+    cut: AtomicUsize,
+    circuits: AtomicUsize,
+    kills: AtomicUsize,
+}
+
+impl Deeds {
+    fn over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
+    }
+
+    fn more(counter: &AtomicUsize, by: usize) {
+        counter.fetch_add(by, Ordering::Relaxed);
+    }
+}
+
+/// A look at one of ours.
+struct Look {
+    at: Duration,
+    usage: Usage,
+}
+
+/// Tells it. Logs stay if something failed.
+///
+/// # Errors
+/// A relay of ours ended, a stream that nobody cut did not come whole, memory grew, or something was left open.
+pub fn tell(endured: &Endured) -> Result<()> {
+    let folder = spec::folder().with_file_name("relayfleet-endure");
+    Network::down(&folder)?;
+    let program = Program::take(&endured.relay)?;
+    let slots = OURS.map(|node| Slot {
+        node: node.to_owned(),
+        command: program.command(),
+    });
+    let torrc = |line: &String| OURS.map(|node| (node.to_owned(), line.clone()));
+    let network = Network::up(
+        &folder,
+        &Spec {
+            prefix: neighbours::prefix(),
+            relays: 4,
+            clients: 2,
+            slots: slots.to_vec(),
+            torrc: endured.torrc.iter().flat_map(torrc).collect(),
+            ..Spec::default()
+        },
+    )?;
+    match told(&network, endured) {
+        Ok(()) => Network::down(&folder),
+        Err(error) => {
+            Network::stop(&folder)?;
+            bail!("{error:#}\nthe logs: {}", folder.join("node").display())
+        }
+    }
+}
+
+fn told(network: &Network, endured: &Endured) -> Result<()> {
+    // A first transfer, so that what is there in any case is there before it is counted.
+    await_bytes(network)?;
+    let before = OURS.map(|name| network.usage(name));
+    let deeds = Deeds::default();
+    let length = Duration::from_secs(60 * endured.minutes);
+    let looks = std::thread::scope(|scope| {
+        let loads = [
+            scope.spawn(|| whole_streams(network, &deeds)),
+            scope.spawn(|| cut_streams_and_circuits(network, &deeds)),
+            scope.spawn(|| kills(network, &deeds)),
+        ];
+        let looks = watch(network, length, &deeds);
+        deeds.over.store(true, Ordering::Relaxed);
+        for load in loads {
+            load.join()
+                .map_err(|_| anyhow::anyhow!("a load broke (message above)"))??;
+        }
+        looks
+    })?;
+    say::step(done(&deeds));
+    for (name, looks) in OURS.into_iter().zip(&looks) {
+        judge_memory(name, looks, length, endured.growth_percent_max)?;
+    }
+    for (name, before) in OURS.into_iter().zip(before) {
+        await_quiet(network, name, &before.with_context(|| format!("{name} ended"))?)?;
+    }
+    Ok(())
+}
+
+fn fetch(path: [&str; 3], client: &str, bytes: u64, streams: usize) -> Fetch {
+    Fetch {
+        client: client.to_owned(),
+        circuits: streams.div_ceil(2),
+        patience: Duration::from_secs(120),
+        // No guard flag is needed, and every hop is asked for everything that it speaks.
+        pin: Pin::Control,
+        ..Fetch::over(&path, bytes, streams)
+    }
+}
+
+fn await_bytes(network: &Network) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        match network.fetch(&fetch(["r3", "r1", "e2"], "c1", 1 << 20, 4)) {
+            Ok(_) => return Ok(()),
+            Err(error) if began.elapsed() > Duration::from_secs(60) => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(500)),
+        }
+    }
+}
+
+/// Ours at every position, both ways, from one stream to many. The victim is on none of these paths: all must come.
+fn whole_streams(network: &Network, deeds: &Deeds) -> Result<()> {
+    let paths = [
+        ["r3", "r1", "e1"],
+        ["r1", "r3", "e2"],
+        ["r4", "r3", "e1"],
+        ["r3", "r4", "e2"],
+    ];
+    for (round, path) in paths.iter().cycle().enumerate() {
+        if deeds.over() {
+            break;
+        }
+        let streams = 1 << (round % 6);
+        let direction = if round % 3 == 0 {
+            Direction::Upload
+        } else {
+            Direction::Download
+        };
+        let whole = Fetch {
+            direction,
+            ..fetch(*path, "c1", 4 << 20, streams)
+        };
+        if let Err(error) = network.fetch(&whole) {
+            deeds.over.store(true, Ordering::Relaxed);
+            return Err(error).with_context(|| format!("a stream over {} that nobody cut", path.join(",")));
+        }
+        Deeds::more(&deeds.fetched, streams);
+    }
+    Ok(())
+}
+
+/// Transfers that are given up in the middle, and circuits without any stream; the victim takes part, so anything may
+/// fail here.
+fn cut_streams_and_circuits(network: &Network, deeds: &Deeds) -> Result<()> {
+    let paths = [[VICTIM, "r3", "e2"], ["r3", VICTIM, "e2"], ["r3", "r4", "e2"]];
+    for path in paths.iter().cycle() {
+        if deeds.over() {
+            break;
+        }
+        let cut = Fetch {
+            patience: Duration::from_secs(2),
+            ..fetch(*path, "c2", 1 << 30, 16)
+        };
+        let _ = network.fetch(&cut);
+        Deeds::more(&deeds.cut, 16);
+        let many = Fetch {
+            circuits: 24,
+            patience: Duration::from_secs(10),
+            ..fetch(*path, "c2", 24, 24)
+        };
+        let _ = network.fetch(&many);
+        Deeds::more(&deeds.circuits, 32);
+    }
+    Ok(())
+}
+
+fn kills(network: &Network, deeds: &Deeds) -> Result<()> {
+    let mut last = Instant::now();
+    while !deeds.over() {
+        std::thread::sleep(Duration::from_millis(200));
+        if last.elapsed() < BETWEEN_KILLS {
+            continue;
+        }
+        network.kill(VICTIM)?;
+        std::thread::sleep(Duration::from_secs(1));
+        network.start_again(VICTIM)?;
+        Deeds::more(&deeds.kills, 1);
+        last = Instant::now();
+    }
+    Ok(())
+}
+
+fn watch(network: &Network, length: Duration, deeds: &Deeds) -> Result<[Vec<Look>; 2]> {
+    let began = Instant::now();
+    let mut looks: [Vec<Look>; 2] = Default::default();
+    let mut told = Duration::ZERO;
+    while began.elapsed() < length && !deeds.over() {
+        std::thread::sleep(LOOK);
+        let at = began.elapsed();
+        for (name, looks) in OURS.into_iter().zip(&mut looks) {
+            let usage = network.usage(name).with_context(|| format!("{name} ended under load"));
+            if usage.is_err() {
+                deeds.over.store(true, Ordering::Relaxed);
+            }
+            looks.push(Look { at, usage: usage? });
+        }
+        if at - told > Duration::from_secs(60) {
+            told = at;
+            let ours: Vec<String> = OURS
+                .into_iter()
+                .zip(&looks)
+                .filter_map(|(name, looks)| Some(in_words(name, &looks.last()?.usage)))
+                .collect();
+            say::step(format!("{}; {}", ours.join("; "), done(deeds)));
+        }
+    }
+    Ok(looks)
+}
+
+fn in_words(name: &str, usage: &Usage) -> String {
+    format!(
+        "{name}: {:.1} MiB, {} descriptors, {} threads",
+        usage.rss_kib as f64 / 1024.0,
+        usage.descriptors,
+        usage.threads
+    )
+}
+
+fn done(deeds: &Deeds) -> String {
+    let of = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
+    format!(
+        "{} streams whole, {} cut, {} circuits come and gone, {} kills",
+        of(&deeds.fetched),
+        of(&deeds.cut),
+        of(&deeds.circuits),
+        of(&deeds.kills)
+    )
+}
+
+/// The most of the second fifth against the most of the last: peaks, as one moment's load is not another's.
+fn judge_memory(name: &str, looks: &[Look], length: Duration, percent_max: u64) -> Result<()> {
+    let most = |from: Duration, to: Duration| {
+        let there = looks.iter().filter(|look| look.at >= from && look.at < to);
+        there.map(|look| look.usage.rss_kib).max()
+    };
+    let fifth = length / 5;
+    let early = most(fifth, 2 * fifth).context("too short to judge memory")?;
+    let late = most(4 * fifth, 2 * length).context("too short to judge memory")?;
+    say::step(format!("{name}: at most {early} KiB early and {late} KiB late"));
+    ensure!(
+        late * 100 <= early * (100 + percent_max),
+        "{name} grew from {early} to {late} KiB, more than {percent_max} %"
+    );
+    Ok(())
+}
+
+fn await_quiet(network: &Network, name: &str, before: &Usage) -> Result<()> {
+    let end = Instant::now() + QUIET;
+    loop {
+        let usage = network.usage(name).with_context(|| format!("{name} ended"))?;
+        let more = usage.descriptors.saturating_sub(before.descriptors);
+        if more <= DESCRIPTORS_MORE_MAX && usage.threads <= before.threads {
+            say::step(format!(
+                "quiet: {} ({} descriptors before)",
+                in_words(name, &usage),
+                before.descriptors
+            ));
+            return Ok(());
+        }
+        if Instant::now() > end {
+            bail!(
+                "left open: {}; before: {} descriptors, {} threads",
+                in_words(name, &usage),
+                before.descriptors,
+                before.threads
+            );
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn looks(rss: impl Fn(u64) -> u64) -> Vec<Look> {
+        (0..100)
+            .map(|second| Look {
+                at: Duration::from_secs(second),
+                usage: Usage {
+                    pid: 1,
+                    user_seconds: 0.0,
+                    system_seconds: 0.0,
+                    run_seconds: 0.0,
+                    rss_kib: rss(second),
+                    rss_peak_kib: 0,
+                    threads: 1,
+                    descriptors: 1,
+                },
+            })
+            .collect()
+    }
+
+    #[test]
+    fn memory_that_grows_on_is_told_and_a_warm_up_is_not() {
+        let judge = |rss: &dyn Fn(u64) -> u64| judge_memory("r3", &looks(rss), Duration::from_secs(100), 10);
+        judge(&|second| if second < 15 { 5_000 } else { 20_000 }).unwrap();
+        judge(&|second| 20_000 + second % 7 * 100).unwrap();
+        assert!(judge(&|second| 20_000 + 60 * second).is_err());
+    }
+}
