@@ -74,7 +74,9 @@ mod tests {
     #[test]
     fn the_documents_name_exactly_what_we_speak() {
         let page = include_str!("../../../../docs/subprotocols.md");
-        let rows = page.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next());
+        let rows = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let documented: Vec<&str> = rows.collect();
         // DirCache hangs on torrc.
         let mut spoken: Vec<&str> = SPOKEN.split(' ').chain(["DirCache=2"]).collect();
