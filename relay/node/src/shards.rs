@@ -11,4 +11,4 @@ mod siblings;
 
 pub use driver::{ExitStart, ShardNews, ShardStart, start};
 pub use mailbox::{Mailbox, Order};
-pub use siblings::{Berth, Place, Siblings};
+pub use siblings::{Berth, Place, Siblings, SocketPlace};

@@ -14,4 +14,4 @@ mod socket;
 pub use gate::{Allowed, Gate};
 pub use reason::reason_of;
 pub use rules::{Rules, tell_rules};
-pub use socket::{ExitSocket, Incoming, Stage};
+pub use socket::{Counted, ExitSocket, Incoming, Stage};

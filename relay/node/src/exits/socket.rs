@@ -8,6 +8,7 @@ use mio::net::TcpStream;
 
 use super::Allowed;
 use crate::metrics::counters::OpenConnection;
+use crate::shards::SocketPlace;
 
 /// Where a connection stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +20,9 @@ pub enum Stage {
     /// The stream is over for the client; its last bytes go out.
     Leaving,
 }
+
+/// A connection's share in the limit on sockets, and its place among those that are open; both given back with it.
+pub type Counted = (SocketPlace, OpenConnection);
 
 /// One connection.
 pub struct ExitSocket {
@@ -46,8 +50,7 @@ pub struct ExitSocket {
     pub told: bool,
     /// The destination has ended its side, or the connection broke.
     pub ended: bool,
-    /// Its place among the connections that are open.
-    _counted: OpenConnection,
+    _counted: Counted,
 }
 
 /// What a read brought.
@@ -63,7 +66,7 @@ pub enum Incoming {
 
 impl ExitSocket {
     /// A connection that has begun.
-    pub fn new(stream: TcpStream, allowed: Allowed, ttl_seconds: u32, counted: OpenConnection) -> Self {
+    pub fn new(stream: TcpStream, allowed: Allowed, ttl_seconds: u32, counted: Counted) -> Self {
         Self {
             stream,
             peer: allowed.address(),

@@ -14,15 +14,14 @@ use super::mailbox::{Inbox, Mailbox};
 struct Sibling {
     mailbox: Mailbox,
     links: AtomicUsize,
-    /// Sockets of streams, as it last said.
-    sockets: AtomicUsize,
 }
 
 /// All shards of a relay.
 pub struct Siblings {
     shards: Vec<Sibling>,
-    links: AtomicUsize,
-    links_max: usize,
+    /// Sockets of links and of streams.
+    taken: AtomicUsize,
+    places_max: usize,
 }
 
 /// What a shard's thread begins with: its own ends of what others reach it by.
@@ -32,18 +31,24 @@ pub struct Berth {
     pub(super) inbox: Inbox,
 }
 
-/// A link's share in the relay's limit on links; given back when it is dropped.
+/// A link's share in the relay's limit on sockets; given back when it is dropped.
 pub struct Place {
-    siblings: Arc<Siblings>,
     shard: ShardId,
+    socket: SocketPlace,
+}
+
+/// The same for the socket of a stream.
+pub struct SocketPlace {
+    siblings: Arc<Siblings>,
 }
 
 impl Siblings {
-    /// As many shards as are wanted, none of them running yet. `links_max` is for all of them together, both directions.
+    /// As many shards as are wanted, none of them running yet. `places_max` is for the sockets of all of
+    /// them together: links of both directions, and streams.
     ///
     /// # Errors
     /// The system has no descriptor left.
-    pub fn new(shards: NonZeroU16, links_max: usize) -> std::io::Result<(Arc<Self>, Vec<Berth>)> {
+    pub fn new(shards: NonZeroU16, places_max: usize) -> std::io::Result<(Arc<Self>, Vec<Berth>)> {
         let (mut siblings, mut berths) = (Vec::new(), Vec::new());
         for shard in (0..shards.get()).map(ShardId) {
             let poll = Poll::new()?;
@@ -51,14 +56,13 @@ impl Siblings {
             siblings.push(Sibling {
                 mailbox,
                 links: AtomicUsize::new(0),
-                sockets: AtomicUsize::new(0),
             });
             berths.push(Berth { shard, poll, inbox });
         }
         let siblings = Self {
             shards: siblings,
-            links: AtomicUsize::new(0),
-            links_max,
+            taken: AtomicUsize::new(0),
+            places_max,
         };
         Ok((Arc::new(siblings), berths))
     }
@@ -87,40 +91,37 @@ impl Siblings {
         lightest.map_or(ShardId(0), |(shard, _)| shard)
     }
 
-    /// Whether one more descriptor may be opened by a shard that has so many sockets of streams open: links and streams share
-    /// what there is. A few too many for a moment do no harm: the system has some in reserve.
-    pub fn has_room(&self, shard: ShardId, sockets_open: usize) -> bool {
-        if let Some(sibling) = self.shards.get(usize::from(shard.0)) {
-            sibling.sockets.store(sockets_open, Ordering::Relaxed);
-        }
-        let sockets = self
-            .shards
-            .iter()
-            .map(|sibling| sibling.sockets.load(Ordering::Relaxed));
-        self.links.load(Ordering::Relaxed) + sockets.sum::<usize>() < self.links_max
-    }
-
-    /// A place for one more link on that shard; none where the relay has as many links as it may.
+    /// A place for one more link on that shard; none where the relay has as many sockets as it may.
     pub fn take_place(self: &Arc<Self>, shard: ShardId) -> Option<Place> {
         let sibling = self.shards.get(usize::from(shard.0))?;
-        let more = |links: usize| (links < self.links_max).then_some(links + 1);
-        self.links
+        let socket = self.take_socket()?;
+        sibling.links.fetch_add(1, Ordering::Relaxed);
+        Some(Place { shard, socket })
+    }
+
+    /// A place for the socket of one more stream.
+    pub fn take_socket(self: &Arc<Self>) -> Option<SocketPlace> {
+        let more = |taken: usize| (taken < self.places_max).then_some(taken + 1);
+        self.taken
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .ok()?;
-        sibling.links.fetch_add(1, Ordering::Relaxed);
-        Some(Place {
+        Some(SocketPlace {
             siblings: Arc::clone(self),
-            shard,
         })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.siblings.links.fetch_sub(1, Ordering::Relaxed);
-        if let Some(sibling) = self.siblings.shards.get(usize::from(self.shard.0)) {
+        if let Some(sibling) = self.socket.siblings.shards.get(usize::from(self.shard.0)) {
             sibling.links.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+}
+
+impl Drop for SocketPlace {
+    fn drop(&mut self) {
+        self.siblings.taken.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -140,6 +141,7 @@ mod tests {
         assert_eq!(siblings.lightest(), ShardId(1));
         places.extend((0..2).map(|_| siblings.take_place(ShardId(2)).unwrap()));
         assert!(siblings.take_place(ShardId(0)).is_none(), "seven are enough");
+        assert!(siblings.take_socket().is_none(), "and streams have no others");
         places.clear();
         assert!(siblings.take_place(ShardId(0)).is_some());
     }

@@ -53,16 +53,10 @@ impl Driver {
         }
     }
 
-    /// Whether one more socket may be opened: links and streams share what there is.
-    pub(super) fn has_descriptors(&self) -> bool {
-        self.siblings.has_room(self.own, self.exits.sockets_open())
-    }
-
     /// A new connection goes to the shard with the fewest links.
     fn hand_out(&mut self, stream: mio::net::TcpStream, peer: SocketAddr) {
         let shard = self.siblings.lightest();
-        let room = self.has_descriptors();
-        let Some(place) = self.siblings.take_place(shard).filter(|_| room) else {
+        let Some(place) = self.siblings.take_place(shard) else {
             self.start.traffic.connections.reject(Kind::Or, peer.ip());
             return;
         };
@@ -100,9 +94,6 @@ impl Driver {
     }
 
     pub(super) fn begin(&mut self, attempt: AttemptId, address: SocketAddr) -> Option<()> {
-        if !self.has_descriptors() {
-            return None;
-        }
         let place = self.siblings.take_place(self.own)?;
         let stream = link::connect(address, &self.start.outbound_bind).ok()?;
         let keys = Arc::clone(&self.start.link_keys);

@@ -91,11 +91,6 @@ impl Exits {
         self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
-    /// Descriptors in use.
-    pub(super) fn sockets_open(&self) -> usize {
-        self.sockets.len()
-    }
-
     /// The stream that a socket's token names.
     pub(super) fn named(token: Token) -> Option<StreamId> {
         let number = token.0.checked_sub(FIRST_STREAM)?;

@@ -61,10 +61,10 @@ impl Driver {
     }
 
     fn begin_exit(&mut self, stream: StreamId, allowed: Allowed, ttl_seconds: u32) -> Result<(), Refusal> {
-        let full = self.exits.sockets_open() >= self.exits.sockets_max || !self.has_descriptors();
-        if full {
+        let full = self.exits.sockets.len() >= self.exits.sockets_max;
+        let Some(place) = self.siblings.take_socket().filter(|_| !full) else {
             return Err(Refusal::Reason(EndReason::ResourceLimit));
-        }
+        };
         let failed = |error: &io::Error| Refusal::Reason(reason_of(error));
         let address = allowed.address();
         let mut connection = link::connect(address, &self.exits.rules.outbound_bind).map_err(|error| {
@@ -78,7 +78,7 @@ impl Driver {
             .register(&mut connection, token, both)
             .map_err(|error| failed(&error))?;
         let counted = self.start.traffic.connections.open(Kind::Exit, Began::Us, address.ip());
-        let socket = ExitSocket::new(connection, allowed, ttl_seconds, counted);
+        let socket = ExitSocket::new(connection, allowed, ttl_seconds, (place, counted));
         self.exits.sockets.insert(stream, socket);
         let deadline = self.now() + CONNECT_TIME_MAX;
         self.exits.set_deadline(stream, Some(deadline));
