@@ -307,3 +307,29 @@ fn circuit_of(body: &[u8]) -> Result<usize> {
         .context("an odd CREATE2")?;
     Ok(u32::from_be_bytes(number) as usize)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_relay_behind_knows_which_circuit_was_extended() {
+        let who = (
+            "127.0.0.1:9001".parse().unwrap(),
+            RsaIdentity([1; 20]),
+            Ed25519Identity([2; 32]),
+        );
+        let message = extend(who, 77).unwrap();
+        let read = Extend2::read(&message).unwrap();
+        let mut body = Vec::new();
+        read.create.write(&mut body);
+        assert_eq!(circuit_of(&body).unwrap(), 77);
+        assert_eq!(read.create.data.len(), NTOR_BYTES);
+    }
+
+    #[test]
+    fn no_two_cells_are_the_same() {
+        let noise = [9; BODY_BYTES];
+        assert_ne!(numbered(&noise, 1), numbered(&noise, 256));
+    }
+}

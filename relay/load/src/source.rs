@@ -84,3 +84,26 @@ fn take(mut stream: TcpStream, totals: &Totals) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pattern_goes_on_over_its_end() {
+        let pattern = Pattern::new();
+        let from = PERIOD as u64 - 3;
+        let over = pattern.at(from, 8).to_vec();
+        assert_eq!(over[..3], *pattern.at(from, 3));
+        assert_eq!(over[3..], *pattern.at(0, 5));
+        assert_eq!(pattern.at(5, BLOCK - 16).len(), BLOCK - 16);
+    }
+
+    #[test]
+    fn a_shifted_stream_is_another() {
+        let pattern = Pattern::new();
+        for shift in [1, 16, 488, 498] {
+            assert_ne!(pattern.at(0, 64), pattern.at(shift, 64), "{shift}");
+        }
+    }
+}
