@@ -32,6 +32,8 @@ impl CertType {
     pub const SIGNING_TLS: Self = Self(0x05);
     /// Signing key certifies the key of the AUTHENTICATE cell.
     pub const SIGNING_LINK_AUTH: Self = Self(0x06);
+    /// An onion service's blinded key certifies the key that signs its descriptor.
+    pub const BLINDED_SIGNING: Self = Self(0x08);
     /// The ntor onion key, in its Ed25519 form, certifies the identity key.
     pub const ONION_IDENTITY: Self = Self(0x0a);
     /// A family key certifies a member's identity key.

@@ -17,6 +17,7 @@ pub mod key_file;
 pub mod link_certs;
 pub mod nickname;
 pub mod object_block;
+pub mod onion_descriptor;
 pub mod onion_key;
 pub mod relay_signer;
 pub mod rsa_key;

@@ -170,6 +170,8 @@ pub struct DirectoryOptions {
     pub extra_infos: bool,
     /// `MaxConsensusAgeForDiffs`: how old a consensus may be that diffs lead from; `None` leaves it to the consensus.
     pub diffs_age_max: Option<Duration>,
+    /// `MaxHSDirCacheBytes`: memory for onion services' descriptors; `None` leaves it to the process.
+    pub onion_services_bytes_max: Option<u64>,
     /// `DirPortFrontPage`: the page that who asks for `/` gets.
     pub front_page: Option<PathBuf>,
 }

@@ -83,7 +83,8 @@ const TABLE: &[(Fate, &str)] = &[
         ContactInfo CountPrivateBandwidth DataDirectory DirAuthority DirCache DirPortFrontPage
         DownloadExtraInfo ExitPolicy ExitPolicyRejectLocalInterfaces
         ExitPolicyRejectPrivate ExitRelay ExtendAllowPrivateAddresses FamilyId FamilyKeyDirectory IPv6Exit
-        KeyDirectory Log MaxAdvertisedBandwidth MaxConsensusAgeForDiffs MyFamily Nickname NumCPUs OfflineMasterKey ORPort
+        KeyDirectory Log MaxAdvertisedBandwidth MaxConsensusAgeForDiffs MaxHSDirCacheBytes
+        MyFamily Nickname NumCPUs OfflineMasterKey ORPort
         OutboundBindAddress
         OutboundBindAddressExit OutboundBindAddressOR PublishServerDescriptor ReducedExitPolicy ReevaluateExitPolicy
         RefuseUnknownExits RelayBandwidthBurst RelayBandwidthRate ServerDNSAllowBrokenConfig
@@ -240,7 +241,7 @@ const TABLE: &[(Fate, &str)] = &[
         TUNING,
         "CircuitPadding CircuitPriorityHalflife ConnectionPadding ConnLimit ConstrainedSockSize
         DisableOOSCheck HeartbeatPeriod KeepalivePeriod KISTSchedRunInterval
-        KISTSockBufSizeFactor MaxHSDirCacheBytes MaxOnionQueueDelay
+        KISTSockBufSizeFactor MaxOnionQueueDelay
         MaxUnparseableDescSizeToLog Schedulers TestingDirConnectionMaxStall TestingLinkCertLifetime
         TestingLinkKeySlop TestingMinTimeToReportBandwidth TestingServerConsensusDownloadInitialDelay
         TestingServerDownloadInitialDelay TestingSigningKeySlop AvoidDiskWrites

@@ -231,6 +231,9 @@ impl Reading {
             diffs_age_max: self
                 .last("MaxConsensusAgeForDiffs", values::interval)
                 .filter(|age| !age.is_zero()),
+            onion_services_bytes_max: self
+                .last("MaxHSDirCacheBytes", values::bytes)
+                .filter(|bytes| *bytes > 0),
             front_page: self.last("DirPortFrontPage", text).map(Into::into),
         }
     }

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use relay_formats::onion_descriptor::OnionDescriptor;
 use sha2::{Digest as _, Sha256};
 
 use super::budget::Lease;
@@ -32,6 +33,9 @@ const LIFETIME_FRONT_PAGE: Duration = Duration::from_secs(20 * 60);
 /// A consensus is served for so long before and after it is valid (C tor, `REASONABLY_LIVE_TIME`): an old one is better than
 /// none for whoever has none.
 const REASONABLY_LIVE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// An onion service's descriptor is shorter, where the consensus says nothing else (`HS_DESC_MAX_LEN`).
+const ONION_DESCRIPTOR_BYTES_MAX: usize = 50_000;
 
 /// What we know of whoever asks.
 #[derive(Clone, Copy)]
@@ -207,8 +211,21 @@ fn content(service: &Service, request: &Request, asker: Asker, now: SystemTime) 
         Wanted::OnionService(_) | Wanted::PublishOnionService(_) if asker.address.is_some() => {
             nothing(503, "Not found")
         }
-        Wanted::OnionService(_) => NOT_FOUND,
-        Wanted::PublishOnionService(_) => nothing(400, "Invalid HS descriptor. Rejected."),
+        Wanted::OnionService(blinded) => {
+            let found = blinded.and_then(|blinded| service.onion_services().find(&blinded, now));
+            found.map_or(NOT_FOUND, |body| Content::Plain {
+                mime: "text/plain",
+                body,
+                expires: None,
+            })
+        }
+        Wanted::PublishOnionService(is_v3) => {
+            let bytes_max = store.onion_descriptor_bytes_max.unwrap_or(ONION_DESCRIPTOR_BYTES_MAX);
+            match *is_v3 && keeps_onion_service(service, &request.body, bytes_max, now) {
+                true => nothing(200, "HS descriptor stored successfully."),
+                false => nothing(400, "Invalid HS descriptor. Rejected."),
+            }
+        }
         Wanted::FrontPage => match &store.front_page {
             Some(page) => Content::Plain {
                 mime: "text/html",
@@ -228,6 +245,13 @@ fn content(service: &Service, request: &Request, asker: Asker, now: SystemTime) 
             "Nonauthoritative directory does not accept posted server descriptors",
         ),
     }
+}
+
+/// Whether the descriptor is good and newer than ours. The signatures are checked before the lock is taken.
+fn keeps_onion_service(service: &Service, body: &[u8], bytes_max: usize, now: SystemTime) -> bool {
+    let text = std::str::from_utf8(body).ok().filter(|text| text.len() < bytes_max);
+    let read = text.and_then(|text| OnionDescriptor::read(text, now).ok());
+    read.is_some_and(|descriptor| service.onion_services().keep(&descriptor, body.into(), now))
 }
 
 fn consensus(

@@ -14,6 +14,7 @@ pub mod answer;
 pub mod budget;
 pub mod compress;
 pub mod conversation;
+pub mod onion_services;
 pub mod recent;
 pub mod request;
 pub mod service;

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::budget::Budget;
 use super::compress::Encoding;
+use super::onion_services::OnionServices;
 use super::recent::{Key, Recent};
 use super::store::{Store, Text};
 
@@ -17,6 +18,7 @@ pub const STREAM_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub struct Service {
     store: RwLock<Arc<Store>>,
     recent: Mutex<Recent>,
+    onion_services: Mutex<OnionServices>,
     budget: Budget,
     answered: [AtomicU64; 3],
 }
@@ -37,6 +39,7 @@ impl Default for Service {
         Self {
             store: RwLock::default(),
             recent: Mutex::default(),
+            onion_services: Mutex::default(),
             budget: Budget::new(STREAM_BYTES_MAX),
             answered: Default::default(),
         }
@@ -94,6 +97,11 @@ impl Service {
             not_modified,
             refused,
         }
+    }
+
+    /// Descriptors that onion services have left with us. Not to be held while anything is computed.
+    pub fn onion_services(&self) -> MutexGuard<'_, OnionServices> {
+        self.onion_services.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn recent(&self) -> MutexGuard<'_, Recent> {

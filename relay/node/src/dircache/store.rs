@@ -165,4 +165,7 @@ pub struct Store {
     pub own_extra_info: Option<Descriptor>,
     /// torrc `DirPortFrontPage`.
     pub front_page: Option<Text>,
+    /// An onion service's descriptor must be shorter: consensus parameter `HSV3MaxDescriptorSize`; 50,000 where there is no
+    /// consensus yet.
+    pub onion_descriptor_bytes_max: Option<usize>,
 }

@@ -6,15 +6,19 @@ use crate::netdoc::{BadDocument, Consensus};
 /// What we speak always; [`spoken`] adds what torrc may turn off (tor-spec, "Subprotocol versioning"). Whoever builds
 /// another one adds it here.
 ///
-/// Not built, so not in it: Conflux, HSDir and Padding. An authority lists a relay all the same: it puts the `proto` line into its vote and compares it with no list
+/// Not built, so not in it: Conflux and Padding. An authority lists a relay all the same: it puts the `proto` line into its vote and compares it with no list
 /// (C tor, `dirvote.c`); only clients choose by it.
 const SPOKEN: &str =
     "Cons=1-2 Desc=1-4 FlowCtrl=1-2 HSIntro=4-5 HSRend=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-6";
 
 /// The `proto` line of our descriptor: exactly what is built and not turned off, sorted.
 pub fn spoken(config: &Config) -> String {
-    let by_choice = config.directory.cache.then_some("DirCache=2");
-    let mut all: Vec<&str> = SPOKEN.split(' ').chain(by_choice).collect();
+    let by_choice = if config.directory.cache {
+        "DirCache=2 HSDir=2"
+    } else {
+        ""
+    };
+    let mut all: Vec<&str> = SPOKEN.split(' ').chain(by_choice.split_whitespace()).collect();
     all.sort_unstable();
     all.join(" ")
 }

@@ -132,7 +132,7 @@ pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Resu
         family_certs: &family_certs,
         hibernating: false,
         exit_policy: &config.exit_policy,
-        hidden_service_dir: false,
+        hidden_service_dir: config.directory.cache,
         contact: config.contact_info.as_deref(),
         tunnelled_dir_server: config.directory.cache,
         overload_general: None,

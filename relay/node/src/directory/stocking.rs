@@ -5,12 +5,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use relay_formats::fingerprint::RsaIdentity;
+use relay_formats::torrc::DirectoryOptions;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
 use super::fetch::{RawConsensus, Stock};
 use super::publish::Made;
 use crate::config::Config;
+use crate::dircache::onion_services::BYTES_MAX_DEFAULT;
 use crate::dircache::store::{Consensus, Descriptor, Packed, Text};
 use crate::dircache::{Service, Store};
 
@@ -24,7 +26,15 @@ pub(super) async fn run(
     service: Arc<Service>,
 ) {
     loop {
-        let page = config.borrow_and_update().directory.front_page.clone();
+        let DirectoryOptions {
+            front_page: page,
+            onion_services_bytes_max,
+            ..
+        } = config.borrow_and_update().directory.clone();
+        let bytes_max = onion_services_bytes_max.and_then(|bytes| usize::try_from(bytes).ok());
+        service
+            .onion_services()
+            .set_bytes_max(bytes_max.unwrap_or(BYTES_MAX_DEFAULT));
         let current = Arc::clone(&stock.borrow_and_update());
         let service = Arc::clone(&service);
         let shelved = spawn_blocking(move || {
@@ -49,6 +59,7 @@ fn shelve(stock: &Stock, service: &Service) {
         store.servers = Arc::clone(&stock.servers);
         store.extra_infos = Arc::clone(&stock.extra_infos);
         store.certificates = Arc::clone(&stock.certificates);
+        store.onion_descriptor_bytes_max = stock.onion_descriptor_bytes_max;
         let has = |flavor| stock.consensuses.iter().any(|raw| raw.flavor == flavor);
         store.consensuses.retain(|flavor, _| has(*flavor));
     });

@@ -182,3 +182,16 @@ fn an_upload_for_authorities_is_refused_as_c_tor_refuses_it() {
     let said = read(answer(&service(), &request, Asker { address: None }, NOON));
     assert!(said.starts_with(b"HTTP/1.0 400 Nonauthoritative directory does not accept posted server descriptors\r\n"));
 }
+
+#[test]
+fn onion_services_are_for_those_who_come_by_three_hops() {
+    let near = Asker {
+        address: Some([198, 18, 1, 2].into()),
+    };
+    let name = "/tor/hs/3/AwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwM";
+    assert!(ask_by(near, name, "", HOUR).starts_with("HTTP/1.0 503 "));
+    assert!(ask(name, "", HOUR).starts_with("HTTP/1.0 404 Not found\r\n"));
+    let garbage = parse(b"POST /tor/hs/3/publish HTTP/1.0\r\nContent-Length: 3\r\n\r\nabc").map(Option::unwrap);
+    let said = read(answer(&service(), &garbage, Asker { address: None }, NOON));
+    assert!(said.starts_with(b"HTTP/1.0 400 Invalid HS descriptor. Rejected.\r\n"));
+}

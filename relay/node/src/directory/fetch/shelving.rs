@@ -30,6 +30,8 @@ pub struct Stock {
     pub certificates: Arc<Vec<Certificate>>,
     /// How old a consensus may be that diffs lead from (param-spec, `max-consensus-age-to-cache-for-diff`).
     pub diffs_age_max: Duration,
+    /// Consensus parameter `HSV3MaxDescriptorSize`.
+    pub onion_descriptor_bytes_max: Option<usize>,
 }
 
 /// A verified consensus, as it was received.
@@ -76,7 +78,12 @@ impl Directory {
         let hours = parameters.map_or(DIFFS_HOURS, |parameters| {
             parameters.clamped("max-consensus-age-to-cache-for-diff", DIFFS_HOURS, 0, 8_192)
         });
+        let onion_descriptor_bytes_max = parameters.map(|parameters| {
+            let bytes = parameters.clamped("HSV3MaxDescriptorSize", 50_000, 1, i32::MAX);
+            usize::try_from(bytes).unwrap_or_default()
+        });
         Stock {
+            onion_descriptor_bytes_max,
             consensuses: microdesc.into_iter().chain(plain).collect(),
             microdescriptors: Arc::new(microdescriptors.collect()),
             servers: Arc::new(servers),

@@ -82,7 +82,11 @@ fn who_is_no_directory_cache_does_not_say_so() {
     let (mut config, keys) = relay(room.path());
     config.directory.cache = false;
     let body = make(&config, &keys, &circumstances()).unwrap().body();
-    assert!(!body.contains("tunnelled-dir-server") && !body.contains("DirCache"));
+    assert!(
+        ["tunnelled-dir-server", "hidden-service-dir", "DirCache", "HSDir"]
+            .iter()
+            .all(|word| !body.contains(word))
+    );
 }
 
 #[test]
