@@ -3,7 +3,9 @@
 //! All queues of a shard share one [`Pool`], so that steady work allocates nothing and an idle circuit costs
 //! nothing; chunks of the pool that are all free are given back.
 
-use std::collections::VecDeque;
+use std::cmp::Ordering;
+use std::collections::BinaryHeap;
+use std::time::Duration;
 
 use relay_wire::cell::{BODY_BYTES, CircIdWidth, Command, write_header};
 
@@ -147,6 +149,7 @@ pub(crate) struct Queue {
     counted: bool,
     /// Cells that have left it and are not told yet.
     untold: u32,
+    favour: Favour,
 }
 
 /// So many cells leave a queue before the shard that fills it is told: one TLS record's worth (our own number).
@@ -165,6 +168,7 @@ impl Queue {
             in_round: false,
             counted: false,
             untold: 0,
+            favour: Favour::default(),
         }
     }
 
@@ -240,6 +244,11 @@ impl Queue {
         self.length = 0;
     }
 
+    /// How much it has sent of late.
+    pub(crate) fn favour(&self) -> Favour {
+        self.favour
+    }
+
     /// Says that the circuit must be put into its channel's round, once.
     #[inline]
     pub(crate) fn enters_round(&mut self) -> bool {
@@ -256,21 +265,32 @@ impl Queue {
     }
 }
 
-/// Whose turn it is on a channel: circuits with waiting cells, one cell each in turn. `S` names a queue.
+/// Whose turn it is on a channel: circuits with waiting cells, the one that has sent least of late first (C tor's
+/// `circuitmux_ewma.c`). `S` names a queue.
 pub(crate) struct Round<S> {
-    waiting: VecDeque<S>,
+    waiting: BinaryHeap<Waiting<S>>,
     /// Counted queues that cells have left; each once between two visits of [`Round::take_untold`].
     untold: Vec<S>,
     /// Entries whose circuit is gone; they go when they are the greater part.
     stale: usize,
+    /// The age in which the entries' figures are given.
+    age: u32,
+    /// Counts entries, so that among equals the one that came first has its turn first.
+    arrivals: u64,
 }
+
+/// So many cells a circuit may be ahead of the next one before it gives way: short enough for a ping, long enough to spare the
+/// heap (our own number).
+const LEAD_CELLS: f64 = 8.0;
 
 impl<S: Copy + PartialEq> Round<S> {
     pub(crate) fn new() -> Self {
         Self {
-            waiting: VecDeque::new(),
+            waiting: BinaryHeap::new(),
             untold: Vec::new(),
             stale: 0,
+            age: 0,
+            arrivals: 0,
         }
     }
 
@@ -279,8 +299,13 @@ impl<S: Copy + PartialEq> Round<S> {
         self.untold.pop()
     }
 
-    pub(crate) fn enter(&mut self, seat: S) {
-        self.waiting.push_back(seat);
+    pub(crate) fn enter(&mut self, seat: S, favour: Favour) {
+        self.arrivals += 1;
+        self.waiting.push(Waiting {
+            sent: favour.in_age(self.age),
+            arrival: self.arrivals,
+            seat,
+        });
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -289,48 +314,148 @@ impl<S: Copy + PartialEq> Round<S> {
 
     /// Takes out a queue that lives on but is to be served elsewhere.
     pub(crate) fn expel(&mut self, seat: S) {
-        self.waiting.retain(|waiting| *waiting != seat);
+        self.waiting.retain(|waiting| waiting.seat != seat);
     }
 
     /// Notes that a queue which stood in the round is gone. `lives` tells which still are there.
-    pub(crate) fn left(&mut self, lives: impl FnMut(&S) -> bool) {
+    pub(crate) fn left(&mut self, mut lives: impl FnMut(&S) -> bool) {
         self.stale += 1;
         if self.stale > 32 + self.waiting.len() / 2 {
-            self.waiting.retain(lives);
+            self.waiting.retain(|waiting| lives(&waiting.seat));
             self.stale = 0;
         }
     }
 
-    /// Appends cells to `out`, which takes `bytes_max` in all, one of each circuit in turn.
+    /// Appends cells to `out`, which takes `bytes_max` in all.
     pub(crate) fn serve(
         &mut self,
         pool: &mut Pool,
         queues: &mut impl Queues<S>,
         out: &mut Vec<u8>,
         bytes_max: usize,
-        width: CircIdWidth,
+        (width, worth): (CircIdWidth, Worth),
     ) -> u64 {
+        self.grow_older(worth.age);
         let mut cells = 0;
         while out.len() + width.cell_bytes() <= bytes_max {
-            let Some(seat) = self.waiting.pop_front() else { break };
+            let Some(Waiting { sent, seat, .. }) = self.waiting.pop() else {
+                break;
+            };
             let Some((queue, circ_id)) = queues.queue(seat) else {
                 self.stale = self.stale.saturating_sub(1);
                 continue;
             };
-            cells += u64::from(queue.pop_into(pool, out, width, circ_id));
-            if queue.counted {
-                queue.untold += 1;
-                // Only here it becomes that many, so the name is noted once.
-                if queue.untold == TOLD_CELLS {
-                    self.untold.push(seat);
+            let next = self.waiting.peek().map_or(f64::INFINITY, |next| next.sent);
+            let (mut sent, gives_way) = (sent, next + LEAD_CELLS * worth.cell);
+            while out.len() + width.cell_bytes() <= bytes_max
+                && sent < gives_way
+                && queue.pop_into(pool, out, width, circ_id)
+            {
+                sent += worth.cell;
+                cells += 1;
+                if queue.counted {
+                    queue.untold += 1;
+                    // Only here it becomes that many, so the name is noted once.
+                    if queue.untold == TOLD_CELLS {
+                        self.untold.push(seat);
+                    }
                 }
             }
+            queue.favour = Favour { sent, age: worth.age };
             queue.in_round = queue.length > 0;
             if queue.in_round {
-                self.waiting.push_back(seat);
+                let favour = queue.favour;
+                self.enter(seat, favour);
             }
         }
         cells
+    }
+
+    /// All figures in the terms of a new age.
+    fn grow_older(&mut self, age: u32) {
+        if age == self.age {
+            return;
+        }
+        let from = self.age;
+        self.age = age;
+        let entries = std::mem::take(&mut self.waiting).into_iter();
+        let renewed = entries.map(|waiting| Waiting {
+            sent: Favour {
+                sent: waiting.sent,
+                age: from,
+            }
+            .in_age(age),
+            ..waiting
+        });
+        self.waiting = renewed.collect();
+    }
+}
+
+/// A queue that waits for its turn.
+struct Waiting<S> {
+    sent: f64,
+    arrival: u64,
+    seat: S,
+}
+
+impl<S> Ord for Waiting<S> {
+    /// The greatest is served first.
+    fn cmp(&self, other: &Self) -> Ordering {
+        let least = other.sent.total_cmp(&self.sent);
+        least.then(other.arrival.cmp(&self.arrival))
+    }
+}
+
+impl<S> PartialOrd for Waiting<S> {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl<S> PartialEq for Waiting<S> {
+    fn eq(&self, other: &Self) -> bool {
+        self.cmp(other) == Ordering::Equal
+    }
+}
+
+impl<S> Eq for Waiting<S> {}
+
+/// What a queue has sent, each cell at the worth that it had then.
+///
+/// Instead of letting all old cells fade, later ones are worth more: nothing has to be done for a queue that does not send.
+/// Before the worth gets too great for a number, a new age begins, in whose terms all older figures are small.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Favour {
+    sent: f64,
+    age: u32,
+}
+
+impl Favour {
+    fn in_age(self, age: u32) -> f64 {
+        let ages = age.saturating_sub(self.age);
+        self.sent * (-AGE_HALFLIVES * f64::from(ages)).exp2()
+    }
+}
+
+/// What a cell is worth now.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Worth {
+    cell: f64,
+    age: u32,
+}
+
+/// As many doublings as leave room for sums below the greatest number, 2^1024.
+const AGE_HALFLIVES: f64 = 512.0;
+
+impl Worth {
+    /// `halflife` is the time after which a cell counts half: param-spec `CircuitPriorityHalflifeMsec`.
+    pub(crate) fn at(now: Duration, halflife: Duration) -> Self {
+        let halflives = now.as_secs_f64() / halflife.as_secs_f64().max(0.001);
+        let age = (halflives / AGE_HALFLIVES).floor();
+        Self {
+            cell: (halflives - age * AGE_HALFLIVES).exp2(),
+            age: age as u32,
+        }
     }
 }
 
@@ -354,25 +479,97 @@ mod tests {
         }
     }
 
-    #[test]
-    fn circuits_take_turns_however_much_one_has_to_say() {
-        let mut pool = Pool::new();
-        let mut queues = [Queue::new(), Queue::new()];
-        let mut round = Round::new();
-        for (seat, marks) in [(0_usize, &[1_u8, 2, 3][..]), (1, &[9])] {
-            for mark in marks {
-                queues[seat].push(&mut pool, 10, Command::RELAY, &body(*mark)).unwrap();
+    const HALFLIFE: Duration = Duration::from_secs(30);
+
+    fn at(seconds: u64) -> (CircIdWidth, Worth) {
+        (CircIdWidth::Four, Worth::at(Duration::from_secs(seconds), HALFLIFE))
+    }
+
+    /// Two circuits, and who of them is served.
+    struct Two {
+        pool: Pool,
+        queues: [Queue; 2],
+        round: Round<usize>,
+    }
+
+    impl Two {
+        fn new() -> Self {
+            Self {
+                pool: Pool::new(),
+                queues: [Queue::new(), Queue::new()],
+                round: Round::new(),
             }
-            assert!(queues[seat].enters_round());
-            round.enter(seat);
         }
-        let mut out = Vec::new();
-        let sent = round.serve(&mut pool, &mut queues, &mut out, 3 * 514 + 100, CircIdWidth::Four);
-        assert_eq!(sent, 3);
-        let marks: Vec<_> = out.chunks(514).map(|cell| (cell[3], cell[5])).collect();
-        assert_eq!(marks, vec![(1, 1), (2, 9), (1, 2)]);
-        assert!(!queues[1].is_in_round() && queues[0].is_in_round());
-        assert_eq!((queues[0].length, pool.cells_waiting()), (1, 1));
+
+        fn push(&mut self, seat: usize, cells: usize) {
+            let queue = &mut self.queues[seat];
+            for _ in 0..cells {
+                queue.push(&mut self.pool, 100_000, Command::RELAY, &body(1)).unwrap();
+            }
+            if queue.enters_round() {
+                self.round.enter(seat, queue.favour());
+            }
+        }
+
+        /// The circuits of the next cells, in order.
+        fn serve(&mut self, seconds: u64, cells: usize) -> Vec<u8> {
+            let mut out = Vec::new();
+            let room = cells * 514 + 100;
+            self.round
+                .serve(&mut self.pool, &mut self.queues, &mut out, room, at(seconds));
+            out.chunks(514).map(|cell| cell[3] - 1).collect()
+        }
+    }
+
+    #[test]
+    fn who_has_sent_less_goes_first_however_much_the_other_has_to_say() {
+        let mut two = Two::new();
+        two.push(0, 1_000);
+        assert_eq!(two.serve(1, 500), vec![0; 500]);
+        two.push(1, 3);
+        assert_eq!(two.serve(1, 5), vec![1, 1, 1, 0, 0]);
+        two.push(1, 1);
+        assert_eq!(two.serve(2, 3), vec![1, 0, 0]);
+    }
+
+    #[test]
+    fn equals_share_alike() {
+        let mut two = Two::new();
+        two.push(0, 400);
+        two.push(1, 400);
+        let served = two.serve(1, 400);
+        let ones = served.iter().filter(|seat| **seat == 1).count();
+        assert!((196..=204).contains(&ones), "{ones} of 400");
+        let longest = served.chunk_by(|one, other| one == other).map(<[u8]>::len).max();
+        assert!(longest <= Some(20), "{longest:?} in a row");
+    }
+
+    #[test]
+    fn what_was_sent_long_ago_counts_no_more() {
+        let mut two = Two::new();
+        two.push(0, 1_000);
+        two.serve(1, 1_000);
+        // Twenty half-lives later its thousand cells weigh less than a hundred fresh ones.
+        two.push(1, 100);
+        two.serve(601, 100);
+        two.push(0, 10);
+        two.push(1, 10);
+        assert_eq!(two.serve(601, 10), vec![0; 10]);
+    }
+
+    #[test]
+    fn figures_stay_right_when_an_age_ends() {
+        let age = 512 * 30;
+        for seconds in [age - 1, 5 * age - 1, 1_000 * age - 1] {
+            let mut two = Two::new();
+            two.push(0, 300);
+            two.serve(seconds, 200);
+            two.push(1, 50);
+            assert_eq!(two.serve(seconds + 2, 50), vec![1; 50], "before and after {seconds}");
+            two.push(1, 100);
+            assert_eq!(two.serve(seconds + 3, 100), vec![1; 100]);
+            assert!(two.queues.iter().all(|queue| queue.favour.sent.is_finite()));
+        }
     }
 
     #[test]
@@ -402,7 +599,7 @@ mod tests {
     fn names_of_dead_circuits_do_not_pile_up() {
         let mut round = Round::new();
         for seat in 0..10_000 {
-            round.enter(seat);
+            round.enter(seat, Favour::default());
             round.left(|_| false);
         }
         assert!(round.waiting.len() < 100);

@@ -15,7 +15,7 @@ use self::handshake::Handshake;
 use self::padding::Padding;
 use crate::circuit::{Seat, Seated};
 use crate::door::{AttemptId, ChannelId, Effect, Outbox};
-use crate::mux::{Pool, Round};
+use crate::mux::{Pool, Round, Worth};
 use crate::slab::Key;
 
 /// A handshake takes no longer (our own number).
@@ -195,7 +195,7 @@ impl Channel {
     /// bytes may be cut anywhere; cells are whole.
     pub(crate) fn write(
         &mut self,
-        now: Duration,
+        (now, worth): (Duration, Worth),
         bytes_max: usize,
         pool: &mut Pool,
         seated: &mut Seated<'_>,
@@ -214,7 +214,7 @@ impl Channel {
             write_fixed(out, self.width, circ_id, Command::DESTROY, &[reason as u8]);
         }
         if self.destroys.is_empty() {
-            self.round.serve(pool, seated, out, bytes_max, self.width);
+            self.round.serve(pool, seated, out, bytes_max, (self.width, worth));
         }
         if !out.is_empty() {
             self.last_sent = now;

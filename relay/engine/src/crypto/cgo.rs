@@ -36,12 +36,41 @@ pub type Tag = [u8; TAG_BYTES];
 /// A RELAY cell's body.
 pub type Body = [u8; BODY_BYTES];
 
+/// A keyed hash that is begun anew for each cell.
+///
+/// `Polyval` can only be asked by using it up, so each cell takes a copy of its 160 bytes. With the crate's own wiping each
+/// copy cost as much as a fifth of the cell, byte by byte; so that is off, and the key is wiped here. What a copy leaves on
+/// the stack, the next cell's overwrites.
+struct Hash(Polyval);
+
+impl Hash {
+    fn new(key: &Tag) -> Self {
+        Self(Polyval::new(key.into()))
+    }
+
+    /// POLYVAL over `data`, zero-padded to whole blocks.
+    #[inline]
+    fn of(&self, data: &[u8]) -> Tag {
+        let mut hash = self.0.clone();
+        hash.update_padded(data);
+        hash.finalize().into()
+    }
+}
+
+impl Drop for Hash {
+    fn drop(&mut self) {
+        self.0 = Polyval::new(&Tag::default().into());
+        // Else nobody would look at it any more, and the wiping could be left out.
+        std::hint::black_box(&self.0);
+    }
+}
+
 /// The keyed wide-block cipher, UIV+ in the proposal. Its parts wipe themselves on drop.
 struct Uiv {
     et_block: Aes128Enc,
-    et_hash: Polyval,
+    et_hash: Hash,
     prf_block: Aes128Enc,
-    prf_hash: Polyval,
+    prf_hash: Hash,
 }
 
 impl Uiv {
@@ -49,9 +78,9 @@ impl Uiv {
         let [et_block, et_hash, prf_block, prf_hash] = quarters(keys);
         Self {
             et_block: Aes128Enc::new(&et_block.into()),
-            et_hash: Polyval::new(&et_hash.into()),
+            et_hash: Hash::new(&et_hash),
             prf_block: Aes128Enc::new(&prf_block.into()),
-            prf_hash: Polyval::new(&prf_hash.into()),
+            prf_hash: Hash::new(&prf_hash),
         }
     }
 
@@ -64,16 +93,12 @@ impl Uiv {
             *first = command;
             rest.copy_from_slice(right);
         }
-        let mut hash = self.et_hash.clone();
-        hash.update_padded(&tweak);
-        hash.finalize().into()
+        self.et_hash.of(&tweak)
     }
 
     /// The PRF's stream, XORed onto `data`. A cell takes 31 blocks of it, so the stream for new keys begins behind them.
     fn prf(&self, seed: &Tag, blocks_skipped: u8, data: &mut [u8]) {
-        let mut hash = self.prf_hash.clone();
-        hash.update(&[(*seed).into()]);
-        let mut start: Tag = hash.finalize().into();
+        let mut start = self.prf_hash.of(seed);
         start[TAG_BYTES - 1] = (start[TAG_BYTES - 1] & 0xc0) + blocks_skipped;
         let core = CtrCore::inner_iv_init(&self.prf_block, &start.into());
         Ctr128BE::from_core(core).apply_keystream(data);

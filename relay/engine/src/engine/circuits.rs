@@ -31,7 +31,7 @@ macro_rules! push_cell {
             Ok(()) => {
                 if let Some(channel) = $engine.channels.get_mut($leg.channel) {
                     if $queue.enters_round() {
-                        channel.round.enter($seat);
+                        channel.round.enter($seat, $queue.favour());
                     }
                     channel.wake($outbox);
                 }

@@ -15,6 +15,7 @@ use crate::channel::{Channel, HELD_BYTES_MAX, KEEPALIVE_PERIOD, Link};
 use crate::circuit::{Seated, Side};
 use crate::door::carry::{Listing, Note};
 use crate::door::{ChannelFacts, ChannelId, Effect, Now, Outbox, Report, Role};
+use crate::mux::Worth;
 use crate::slab::Key;
 use crate::timers::Alarm;
 
@@ -397,7 +398,8 @@ impl Engine {
             circuits: &mut self.circuits,
             guests: &mut self.guests,
         };
-        channel.write(now.steady, room_bytes_max, &mut self.pool, &mut seated, outbox);
+        let worth = Worth::at(now.steady, self.priority_halflife);
+        channel.write((now.steady, worth), room_bytes_max, &mut self.pool, &mut seated, outbox);
         self.tell_written(key, outbox);
         self.queues_shrank(now, key, outbox);
     }

@@ -39,6 +39,9 @@ use crate::slab::{Key, Slab};
 use crate::stream::Streams;
 use crate::timers::Timers;
 
+/// C tor's `EWMA_DEFAULT_HALF_LIFE`, where the consensus is silent.
+const PRIORITY_HALFLIFE: Duration = Duration::from_secs(30);
+
 /// Names that a shard gives away begin with its number, so that a driver may keep those of all shards together; so many
 /// bits are left to count.
 const NAME_BITS: u32 = 48;
@@ -68,6 +71,8 @@ pub struct Engine {
     cells_waiting_max: u32,
     /// The same away from the client: `circ_max_cell_queue_size_out`.
     cells_waiting_out_max: u32,
+    /// After this time a sent cell counts half where circuits share a channel: `CircuitPriorityHalflifeMsec`.
+    priority_halflife: Duration,
     onions: OnionQueue,
     timers: Timers,
     /// The onion queue's alarm that is set already.
@@ -147,6 +152,7 @@ impl Engine {
             pool: Pool::new(),
             cells_waiting_max: CELLS_WAITING_MAX as u32,
             cells_waiting_out_max: CELLS_WAITING_MAX as u32,
+            priority_halflife: PRIORITY_HALFLIFE,
             onions: OnionQueue::named_from(first_name),
             timers: Timers::default(),
             onion_alarm: None,
@@ -165,6 +171,9 @@ impl Engine {
                 self.cells_waiting_max = cells as u32;
                 let cells = parameters.clamped("circ_max_cell_queue_size_out", cells, 1_000, i32::MAX);
                 self.cells_waiting_out_max = cells as u32;
+                let usual = PRIORITY_HALFLIFE.as_millis() as i32;
+                let halflife = parameters.clamped("CircuitPriorityHalflifeMsec", usual, 1, i32::MAX);
+                self.priority_halflife = Duration::from_millis(halflife as u64);
                 self.network = network;
             }
             Input::ChannelUp { channel, facts } => self.channel_up(now, channel, facts, outbox),
