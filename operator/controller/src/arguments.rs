@@ -40,6 +40,10 @@ pub(crate) struct Arguments {
     #[arg(long, env = "RELAYFLEET_CUSTODY_NAMESPACE", value_name = "NAMESPACE")]
     custody_namespace: Option<String>,
 
+    /// Look whether the cluster knows our definitions and grants the rights to read them, and end: 0 if all is well.
+    #[arg(long)]
+    pub(crate) check: bool,
+
     /// A kubeconfig file; goes before KUBECONFIG.
     #[arg(long, value_name = "FILE")]
     pub(crate) kubeconfig: Option<PathBuf>,

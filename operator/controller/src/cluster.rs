@@ -1,14 +1,17 @@
 //! The way to the cluster, and what every round needs of it.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use k8s_openapi::NamespaceResourceScope;
 use kube::api::ListParams;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::events::{Recorder, Reporter};
-use kube::{Api, Client, Config};
-use operator_api::Relay;
+use kube::{Api, Client, Config, Resource};
+use operator_api::{Relay, RelayFamily};
 use operator_plan::Settings;
+use serde::de::DeserializeOwned;
 
 use crate::arguments::Arguments;
 use crate::telemetry::Telemetry;
@@ -65,22 +68,29 @@ pub(crate) async fn check(client: &Client, namespace: Option<&str>) -> anyhow::R
         .await
         .context("the API server does not answer")?;
     tracing::info!(version = version.git_version, "connected to the API server");
-    let relays: Api<Relay> = match namespace {
+    look::<Relay>(client, namespace).await?;
+    look::<RelayFamily>(client, namespace).await
+}
+
+async fn look<K>(client: &Client, namespace: Option<&str>) -> anyhow::Result<()>
+where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Debug,
+{
+    let kind = K::plural(&());
+    let objects: Api<K> = match namespace {
         Some(namespace) => Api::namespaced(client.clone(), namespace),
         None => Api::all(client.clone()),
     };
-    match relays.list_metadata(&ListParams::default().limit(1)).await {
+    match objects.list_metadata(&ListParams::default().limit(1)).await {
         Err(kube::Error::Api(status)) if status.code == 404 => {
-            anyhow::bail!(
-                "the cluster does not know relays.relayfleet.io: install the chart, or apply crds/relays.yaml"
-            )
+            anyhow::bail!("the cluster does not know {kind}.relayfleet.io: install the chart, or apply crds/")
         }
         Err(kube::Error::Api(status)) if status.code == 403 => {
             anyhow::bail!(
-                "no right to list Relays ({}); the chart's roles grant it, or set --watch-namespace",
+                "no right to list {kind} ({}); the chart's roles grant it, or set --watch-namespace",
                 status.message
             )
         }
-        other => other.map(|_| ()).context("cannot list Relays"),
+        other => other.map(|_| ()).with_context(|| format!("cannot list {kind}")),
     }
 }

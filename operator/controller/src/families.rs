@@ -10,11 +10,11 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
-use kube::{Resource, ResourceExt as _};
 use operator_api::{Relay, RelayFamily, names};
 use operator_plan::{FamilyStep, decide_family};
 use tokio::sync::watch::Receiver;
@@ -43,7 +43,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, mut stop
         watcher::Config::default(),
     )
     .with_config(Config::default().concurrency(CONCURRENCY));
-    cluster.telemetry.count_families_of(families.store());
+    cluster.telemetry.inventory.count_families_of(families.store());
     let neighbours = neighbours(families.store());
     let labelled = || watcher::Config::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
     families
@@ -104,10 +104,9 @@ fn family_of<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<GuardedFamily
 
 async fn reconcile(family: Arc<GuardedFamily>, cluster: Arc<Cluster>) -> Result<Action, RoundError> {
     tokio::time::sleep(GATHERING).await;
-    let timer = cluster.telemetry.reconcile_seconds.start_timer();
+    let counted = cluster.telemetry.begin_round("RelayFamily");
     let done = round(&family, &cluster).await;
-    timer.observe_duration();
-    cluster.telemetry.count_round(&RelayFamily::kind(&()), done.is_ok());
+    counted.end(done.is_ok());
     done
 }
 

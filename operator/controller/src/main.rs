@@ -55,6 +55,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     info!(%address, version = env!("CARGO_PKG_VERSION"), "operator starts; /metrics and /healthz are served");
     let client = cluster::connect(&arguments).await?;
     cluster::check(&client, arguments.watch_namespace.as_deref()).await?;
+    if arguments.check {
+        info!("definitions and rights are there");
+        return Ok(());
+    }
     let Some(leader) = lead(&arguments, &client, &telemetry, stop.clone()).await? else {
         return Ok(()); // asked to stop before it led
     };

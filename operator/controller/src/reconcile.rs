@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
+use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
-use kube::{Resource as _, ResourceExt as _};
 use operator_api::Relay;
 use operator_plan::decide;
 use tracing::{debug, info, warn};
@@ -38,10 +38,9 @@ pub(crate) async fn reconcile(
     relay: Arc<DeserializeGuard<Relay>>,
     cluster: Arc<Cluster>,
 ) -> Result<Action, RoundError> {
-    let timer = cluster.telemetry.reconcile_seconds.start_timer();
+    let counted = cluster.telemetry.begin_round("Relay");
     let done = round(&relay, &cluster).await;
-    timer.observe_duration();
-    cluster.telemetry.count_round(&Relay::kind(&()), done.is_ok());
+    counted.end(done.is_ok());
     done
 }
 

@@ -1,16 +1,16 @@
 //! Logs and metrics.
 
+mod inventory;
+
 use anyhow::Context as _;
-use kube::core::DeserializeGuard;
-use kube::runtime::reflector::Store;
-use operator_api::{Relay, RelayFamily, condition};
 use prometheus::{
     Encoder as _, Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
-use std::sync::OnceLock;
+use std::time::Instant;
 use tracing_subscriber::EnvFilter;
 
 use crate::arguments::LogFormat;
+pub(crate) use inventory::Inventory;
 
 /// Log lines go to the standard error.
 pub(crate) fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<()> {
@@ -32,25 +32,53 @@ pub(crate) fn start_logging(filter: &str, format: LogFormat) -> anyhow::Result<(
 pub(crate) struct Telemetry {
     registry: Registry,
     reconciles: IntCounterVec,
-    /// How long a round takes.
-    pub(crate) reconcile_seconds: Histogram,
+    rounds_running: IntGaugeVec,
+    reconcile_seconds: Histogram,
     /// Writes to the API server, by `kind`, `verb`, `result`. Renewals of the Lease are not in it.
     pub(crate) api_writes: IntCounterVec,
     /// 1 if this process leads.
     pub(crate) leader: IntGauge,
-    relays: IntGaugeVec,
-    known: OnceLock<Store<DeserializeGuard<Relay>>>,
-    families: IntGaugeVec,
-    known_families: OnceLock<Store<DeserializeGuard<RelayFamily>>>,
+    /// What the operator knows.
+    pub(crate) inventory: Inventory,
+}
+
+/// A round under way; one that is dropped before its end is counted as failed.
+pub(crate) struct Round<'a> {
+    telemetry: &'a Telemetry,
+    kind: &'a str,
+    begun: Instant,
+    well: bool,
+}
+
+impl Round<'_> {
+    pub(crate) fn end(mut self, well: bool) {
+        self.well = well;
+    }
+}
+
+impl Drop for Round<'_> {
+    fn drop(&mut self) {
+        let result = if self.well { "ok" } else { "error" };
+        self.telemetry.reconciles.with_label_values(&[self.kind, result]).inc();
+        self.telemetry.rounds_running.with_label_values(&[self.kind]).dec();
+        self.telemetry
+            .reconcile_seconds
+            .observe(self.begun.elapsed().as_secs_f64());
+    }
 }
 
 impl Telemetry {
     pub(crate) fn new() -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        let inventory = Inventory::new(&registry)?;
         let new = Self {
-            registry: Registry::new(),
             reconciles: IntCounterVec::new(
                 Opts::new("relayfleet_operator_reconciles_total", "Rounds, by kind and result"),
                 &["kind", "result"],
+            )?,
+            rounds_running: IntGaugeVec::new(
+                Opts::new("relayfleet_operator_rounds_running", "Rounds under way, by kind"),
+                &["kind"],
             )?,
             reconcile_seconds: Histogram::with_opts(
                 HistogramOpts::new("relayfleet_operator_reconcile_seconds", "How long a round takes")
@@ -64,76 +92,33 @@ impl Telemetry {
                 &["kind", "verb", "result"],
             )?,
             leader: IntGauge::new("relayfleet_operator_leader", "1 if this process leads")?,
-            relays: IntGaugeVec::new(
-                Opts::new(
-                    "relayfleet_operator_relays",
-                    "Relays that the operator knows, by their condition Ready",
-                ),
-                &["ready"],
-            )?,
-            known: OnceLock::new(),
-            families: IntGaugeVec::new(
-                Opts::new(
-                    "relayfleet_operator_families",
-                    "RelayFamilies that the operator knows, by their condition Ready",
-                ),
-                &["ready"],
-            )?,
-            known_families: OnceLock::new(),
+            registry,
+            inventory,
         };
         new.registry.register(Box::new(new.reconciles.clone()))?;
+        new.registry.register(Box::new(new.rounds_running.clone()))?;
         new.registry.register(Box::new(new.reconcile_seconds.clone()))?;
         new.registry.register(Box::new(new.api_writes.clone()))?;
         new.registry.register(Box::new(new.leader.clone()))?;
-        new.registry.register(Box::new(new.relays.clone()))?;
-        new.registry.register(Box::new(new.families.clone()))?;
         Ok(new)
     }
 
-    /// A round of a resource of this kind has ended.
-    pub(crate) fn count_round(&self, kind: &str, well: bool) {
-        let result = if well { "ok" } else { "error" };
-        self.reconciles.with_label_values(&[kind, result]).inc();
-    }
-
-    /// As [`Self::count_relays_of`], for `relayfleet_operator_families`.
-    pub(crate) fn count_families_of(&self, store: Store<DeserializeGuard<RelayFamily>>) {
-        let _ = self.known_families.set(store);
-    }
-
-    /// Lets `relayfleet_operator_relays` count what this store knows.
-    pub(crate) fn count_relays_of(&self, store: Store<DeserializeGuard<Relay>>) {
-        let _ = self.known.set(store); // one controller, one store: a second call would bring the same
+    /// A round for a resource of this kind begins.
+    pub(crate) fn begin_round<'a>(&'a self, kind: &'a str) -> Round<'a> {
+        self.rounds_running.with_label_values(&[kind]).inc();
+        Round {
+            telemetry: self,
+            kind,
+            begun: Instant::now(),
+            well: false,
+        }
     }
 
     /// The metrics in Prometheus' text form.
     pub(crate) fn text(&self) -> anyhow::Result<Vec<u8>> {
-        self.count_relays();
-        self.count_families();
+        self.inventory.count();
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
-    }
-
-    fn count_relays(&self) {
-        let Some(store) = self.known.get() else { return };
-        self.relays.reset();
-        for relay in store.state() {
-            let status = relay.0.as_ref().ok().and_then(|relay| relay.status.as_ref());
-            let ready = status.and_then(|status| status.conditions.iter().find(|c| c.type_ == condition::READY));
-            let answer = ready.map_or("Unknown", |ready| ready.status.as_str());
-            self.relays.with_label_values(&[answer]).inc();
-        }
-    }
-
-    fn count_families(&self) {
-        let Some(store) = self.known_families.get() else { return };
-        self.families.reset();
-        for family in store.state() {
-            let status = family.0.as_ref().ok().and_then(|family| family.status.as_ref());
-            let ready = status.and_then(|status| status.conditions.iter().find(|c| c.type_ == condition::READY));
-            let answer = ready.map_or("Unknown", |ready| ready.status.as_str());
-            self.families.with_label_values(&[answer]).inc();
-        }
     }
 }

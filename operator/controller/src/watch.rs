@@ -35,7 +35,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
         watcher::Config::default(),
     )
     .with_config(Config::default().concurrency(concurrency));
-    cluster.telemetry.count_relays_of(relays.store());
+    cluster.telemetry.inventory.count_relays_of(relays.store());
     let config_maps = scoped::<PartialObjectMeta<ConfigMap>>(&cluster.client, namespace);
     let by_network = relays_of_network(relays.store());
     let by_family = members_of_family(relays.store());

@@ -57,6 +57,7 @@ use status::RelayStatus;
     printcolumn(name = "Ed25519", type_ = "string", json_path = ".status.identity.ed25519Id", priority = "1"),
     validation = rules::relay_name_characters(),
     validation = rules::relay_name_length(),
+    validation = rules::no_bridge_in_a_family(),
     validation = rules::custody_of_c_tor(),
     validation = rules::deletion_is_confirmed()
 )]

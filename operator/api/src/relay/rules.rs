@@ -17,6 +17,11 @@ pub(super) fn relay_name_length() -> Rule {
     ))
 }
 
+pub(super) fn no_bridge_in_a_family() -> Rule {
+    Rule::new("self.spec.role != 'Bridge' || !has(self.spec.family)")
+        .message("spec.family: leave it out: a family's list would tell where the bridge is")
+}
+
 pub(super) fn custody_of_c_tor() -> Rule {
     Rule::new("self.spec.engine != 'Tor' || !has(self.spec.identity.custody) || self.spec.identity.custody == 'InPod'")
         .message(

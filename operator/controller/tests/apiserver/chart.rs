@@ -8,7 +8,7 @@ use crate::audit;
 use crate::families::family;
 use crate::operator::Operator;
 use crate::rounds::Scene;
-use crate::server::{CHART, KUBERNETES, server};
+use crate::server::{CHART, KUBERNETES, await_yes, server};
 
 #[test]
 #[ignore = "needs RELAYFLEET_BIN: run e2e/test apiserver"]
@@ -21,9 +21,21 @@ fn all_that_the_chart_renders_is_accepted_where_only_restricted_pods_are() {
         "relayfleet-system",
         "pod-security.kubernetes.io/warn=restricted",
     ]);
-    let values: [&[&str]; 6] = [
+    know_monitoring_kinds();
+    let values: [&[&str]; 11] = [
         &[],
         &["--set=watchNamespace=default"],
+        &[
+            "--set=monitoring.podMonitor.enabled=true,monitoring.prometheusRule.enabled=true,monitoring.podMonitor.interval=1m",
+        ],
+        &["--set=monitoring.dashboards.enabled=true,monitoring.dashboards.annotations.folder=Tor"],
+        &[
+            "--set=monitoring.podMonitor.enabled=true,watchNamespace=default,monitoring.podMonitor.labels.release=prometheus",
+        ],
+        &["--set=networkPolicy.enabled=false,podDisruptionBudget.enabled=false"],
+        &[
+            "--set-json=networkPolicy={\"apiServer\":[{\"ipBlock\":{\"cidr\":\"198.51.100.7/32\"}}],\"metricsFrom\":[{\"podSelector\":{}}]}",
+        ],
         &["--set=rbac.deleteIdentities=true,clusterNetworks={10.0.0.0/8,fd00::/8}"],
         &["--set=crds.enabled=false,rbac.aggregate=false,replicas=2,log.format=text"],
         &["--set=images.tor=,images.pullPolicy=Never,images.pullSecrets={one,two}"],
@@ -59,6 +71,13 @@ fn wrong_values_are_named() {
         ("watchNamespace=Not_A_Name", "/watchNamespace"),
         ("crds.keep=maybe", "/crds/keep"),
         ("concurrency=0", "/concurrency"),
+        (
+            "monitoring.podMonitor.interval=often",
+            "/monitoring/podMonitor/interval",
+        ),
+        ("monitoring.serviceMonitor.enabled=true", "'serviceMonitor'"),
+        ("networkPolicy.enabled=1", "/networkPolicy/enabled"),
+        ("extraObjects=x", "/extraObjects"),
         ("clusterNetworks={10.0.0.0}", "/clusterNetworks/0"),
     ];
     for (value, field) in cases {
@@ -69,6 +88,63 @@ fn wrong_values_are_named() {
             "{value}: {complaint}"
         );
     }
+}
+
+/// Stand-ins for the Prometheus operator's definitions: names and scope, no schema.
+fn know_monitoring_kinds() {
+    let server = server();
+    let definition = |kind: &str, plural: &str| {
+        json!({
+            "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+            "metadata": {"name": format!("{plural}.monitoring.coreos.com")},
+            "spec": {
+                "group": "monitoring.coreos.com", "scope": "Namespaced",
+                "names": {"kind": kind, "plural": plural, "singular": kind.to_lowercase()},
+                "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                    "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+                }}}],
+            },
+        })
+    };
+    for (kind, plural) in [("PodMonitor", "podmonitors"), ("PrometheusRule", "prometheusrules")] {
+        server.apply(&definition(kind, plural).to_string());
+        await_yes(plural, || {
+            server
+                .try_kubectl(&["get", &format!("{plural}.monitoring.coreos.com")])
+                .status
+                .success()
+        });
+    }
+}
+
+#[test]
+#[ignore = "needs RELAYFLEET_BIN: run e2e/test apiserver"]
+fn what_helm_test_runs_says_whether_definitions_and_rights_are_there() {
+    let server = server();
+    let check = |namespace: Option<&str>| {
+        let mut check = std::process::Command::new(env!("CARGO_BIN_EXE_operator"));
+        check.args([
+            "--check",
+            "--relay-image=relay:1",
+            "--listen=127.0.0.1:0",
+            "--kubeconfig",
+        ]);
+        check.arg(server.path("operator.kubeconfig"));
+        check.args(namespace.map(|namespace| format!("--watch-namespace={namespace}")));
+        check.output().unwrap()
+    };
+    let said = check(None);
+    let log = String::from_utf8_lossy(&said.stderr).into_owned();
+    assert!(
+        said.status.success() && log.contains("definitions and rights are there"),
+        "{log}"
+    );
+    // The test's pod says the same of itself as the operator's.
+    let rendered = server.rendered_chart(&["--show-only=templates/tests/check.yaml"]);
+    assert!(
+        rendered.contains("helm.sh/hook: test") && rendered.contains("- --check"),
+        "{rendered}"
+    );
 }
 
 /// What the roles grant but the audit log does not show under that name.

@@ -68,7 +68,7 @@ impl Server {
     fn apply_chart(&self) {
         self.kubectl(&["create", "namespace", "relayfleet-system"]);
         self.kubectl(&["create", "namespace", KEYS]);
-        self.apply(&self.rendered_chart(&[]));
+        self.apply(&self.rendered_chart(&["--skip-tests"]));
         await_yes("the API server to know Relays", || {
             self.try_kubectl(&["get", "relays", "-A"]).status.success()
         });
