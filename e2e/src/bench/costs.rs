@@ -23,19 +23,40 @@ const CIRCUITS: f64 = 10_000.0;
 struct Cost {
     name: &'static str,
     of: fn(&Lean, &Network, &str) -> Result<f64>,
+    /// On which of the subjects' nodes.
+    place: Place,
     /// Memory only grows: a second time would measure the allocator's reserve.
     once: bool,
 }
 
+/// Memory comes first, each on relays that have done nothing of the kind yet: an allocator keeps what it once had.
 const COSTS: [Cost; 6] = [
+    Cost {
+        name: "idle link, RSS KiB",
+        of: |lean, network, node| Ok(links(lean, network, node)?.1 / LINKS),
+        place: Place::Guard,
+        once: true,
+    },
+    Cost {
+        name: "open circuit (ntor-v3, 1 hop), RSS KiB",
+        of: |lean, network, node| {
+            let count = CIRCUITS.to_string();
+            let what = ["onion", "--handshake", "ntor-v3", "--keep", "--count", &count];
+            Ok(cost(lean, network, node, what)?.1 / CIRCUITS)
+        },
+        place: Place::Exit,
+        once: true,
+    },
     Cost {
         name: "ntor handshake, CPU µs",
         of: |lean, network, node| onionskin(lean, network, node, "ntor"),
+        place: Place::Guard,
         once: false,
     },
     Cost {
         name: "ntor-v3 handshake, CPU µs",
         of: |lean, network, node| onionskin(lean, network, node, "ntor-v3"),
+        place: Place::Guard,
         once: false,
     },
     Cost {
@@ -44,6 +65,7 @@ const COSTS: [Cost; 6] = [
             let (cpu, _, _) = links(lean, network, node)?;
             Ok(cpu * 1e3 / LINKS)
         },
+        place: Place::Guard,
         once: false,
     },
     Cost {
@@ -54,21 +76,8 @@ const COSTS: [Cost; 6] = [
                 .and_then(Value::as_f64)
                 .context("no time")
         },
+        place: Place::Guard,
         once: false,
-    },
-    Cost {
-        name: "idle link, RSS KiB",
-        of: |lean, network, node| Ok(links(lean, network, node)?.1 / LINKS),
-        once: true,
-    },
-    Cost {
-        name: "open circuit (ntor-v3, 1 hop), RSS KiB",
-        of: |lean, network, node| {
-            let count = CIRCUITS.to_string();
-            let what = ["onion", "--handshake", "ntor-v3", "--keep", "--count", &count];
-            Ok(cost(lean, network, node, what)?.1 / CIRCUITS)
-        },
-        once: true,
     },
 ];
 
@@ -84,7 +93,6 @@ pub(super) fn measured(network: &Network, layout: &Layout, lean: &Lean, rounds: 
             usage.rss_kib as f64 / 1024.0
         ));
     }
-    // What takes memory for good comes last, or it would be measured as another's reserve.
     for cost in &COSTS {
         let mut found: Vec<(Subject, Vec<f64>)> = layout.measured().into_iter().map(|one| (one, Vec::new())).collect();
         for round in 0..if cost.once { 1 } else { rounds } {
@@ -93,7 +101,7 @@ pub(super) fn measured(network: &Network, layout: &Layout, lean: &Lean, rounds: 
                 let Some((subject, values)) = found.get_mut(at) else {
                     continue;
                 };
-                let node = layout.node(Place::Guard, *subject).context("no such node")?;
+                let node = layout.node(cost.place, *subject).context("no such node")?;
                 let value = (cost.of)(lean, network, &node).with_context(|| format!("{} of {subject}", cost.name))?;
                 say::step(format!("{}: {subject} {value:.2}", cost.name));
                 values.push(value);

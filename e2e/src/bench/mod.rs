@@ -143,7 +143,11 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
 fn spec(arguments: &Arguments, layout: &Layout, programs: &[(Subject, Program)]) -> Spec {
     let mut slots = Vec::new();
     let mut torrc = Vec::new();
-    for place in &arguments.positions {
+    let mut places = arguments.positions.clone();
+    if arguments.costs {
+        places.extend([Place::Guard, Place::Exit]);
+    }
+    for place in &places {
         for (subject, program) in programs {
             let Some(node) = layout.node(*place, *subject) else {
                 continue;
@@ -161,7 +165,7 @@ fn spec(arguments: &Arguments, layout: &Layout, programs: &[(Subject, Program)])
     Spec {
         prefix: neighbours::prefix(),
         relays: layout.relays(),
-        exits: layout.exits(&arguments.positions),
+        exits: layout.exits(places.contains(&Place::Exit)),
         slots,
         torrc,
         // Votes cost CPU; the network is up for less than this.
@@ -178,6 +182,9 @@ fn measured(network: &Network, arguments: &Arguments, layout: &Layout) -> Result
     } else {
         None
     };
+    if let Some(lean) = lean.as_ref().filter(|_| arguments.costs) {
+        say::plain(costs::measured(network, layout, lean, arguments.rounds)?);
+    }
     for place in &arguments.positions {
         for subject in layout.subjects() {
             measure::warm_up(network, layout, *place, *subject)?;
@@ -203,9 +210,6 @@ fn measured(network: &Network, arguments: &Arguments, layout: &Layout) -> Result
     }
     if !samples.is_empty() {
         say::plain(report::table(&samples));
-    }
-    if let Some(lean) = lean.filter(|_| arguments.costs) {
-        say::plain(costs::measured(network, layout, &lean, arguments.rounds)?);
     }
     if let Some(folder) = &arguments.profile {
         profile::take(network, layout, &arguments.positions, arguments.bytes, folder)?;
