@@ -16,7 +16,9 @@ pub struct Gate {
     policy: Arc<ExitPolicy>,
     /// torrc `IPv6Exit`.
     ipv6_exit: bool,
-    /// ORPorts of relays and authorities; empty where the consensus allows to go there (`allow-network-reentry`).
+    /// Whether the consensus allows to go back into the network (`allow-network-reentry`).
+    reentry: bool,
+    /// ORPorts of relays, all ports of authorities; empty where `reentry`.
     relays: HashSet<SocketAddr>,
 }
 
@@ -34,13 +36,22 @@ impl Allowed {
 impl Gate {
     /// The gate of `policy` in `network`.
     pub fn new(policy: Arc<ExitPolicy>, ipv6_exit: bool, network: &NetworkView) -> Self {
-        let open = network.parameters.clamped("allow-network-reentry", 0, 0, 1) == 1;
+        let reentry = network.parameters.clamped("allow-network-reentry", 0, 0, 1) == 1;
         let addresses = network.relays.values().flat_map(|relay| &relay.addresses);
         Self {
             policy,
             ipv6_exit,
-            relays: addresses.filter(|_| !open).copied().collect(),
+            relays: addresses.filter(|_| !reentry).copied().collect(),
+            reentry,
         }
+    }
+
+    /// The same, closed to further ports of the network's: directory ports stand in no consensus of relays.
+    #[must_use]
+    pub fn and_closed_to(mut self, addresses: impl IntoIterator<Item = SocketAddr>) -> Self {
+        let reentry = self.reentry;
+        self.relays.extend(addresses.into_iter().filter(|_| !reentry));
+        self
     }
 
     /// The first of `resolved` that the client's `flags` want and the policy allows, of the preferred family first.
@@ -243,5 +254,11 @@ mod tests {
         network.parameters = Parameters([("allow-network-reentry".to_owned(), 1)].into());
         let open = Gate::new(Arc::new(ExitPolicy::assemble(&exit())), true, &network);
         assert!(open.judge(relay, 300).is_ok());
+
+        let directory = SocketAddr::new(V4, 9030);
+        assert!(gate(exit()).judge(directory, 300).is_ok());
+        let told = gate(exit()).and_closed_to([directory]).judge(directory, 300);
+        assert!(told == Err(Refusal::Reason(EndReason::ConnectRefused)));
+        assert!(open.and_closed_to([directory]).judge(directory, 300).is_ok());
     }
 }

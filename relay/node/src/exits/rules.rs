@@ -1,13 +1,15 @@
 //! What a shard must know to let streams out. Made anew after each reload and with each consensus.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use relay_engine::network::NetworkView;
+use relay_formats::torrc::DirAuthority;
 use tokio::sync::watch;
 
 use super::Gate;
 use crate::config::Config;
+use crate::directory::authority;
 use crate::shards::{Mailbox, Order};
 
 /// Where streams may go, and from where.
@@ -27,12 +29,19 @@ impl Rules {
     pub fn new(config: &Config, network: &NetworkView) -> Self {
         let exits = &config.exits;
         Self {
-            gate: Gate::new(Arc::clone(&config.exit_policy), exits.ipv6, network),
+            gate: Gate::new(Arc::clone(&config.exit_policy), exits.ipv6, network)
+                .and_closed_to(config.authorities.iter().flat_map(ports)),
             ipv6: exits.ipv6,
             outbound_bind: exits.outbound_bind.clone(),
             reevaluate: exits.reevaluate,
         }
     }
+}
+
+fn ports(authority: &DirAuthority) -> impl Iterator<Item = SocketAddr> + use<> {
+    let mut ports = authority::or_addresses(authority);
+    ports.push(authority.dir_address);
+    ports.into_iter()
 }
 
 /// Tells the shards of new rules, for as long as configuration and consensus may change.
