@@ -17,7 +17,10 @@ pub const FENCED: &str = "Fenced";
 /// The signing key that the pod has been given is good for a while. Without it the relay stops.
 pub const SIGNING_KEY_FRESH: &str = "SigningKeyFresh";
 
-/// Every condition type, in the order in which they stand in the status.
+/// Of a RelaySet: something is still to be done.
+pub const PROGRESSING: &str = "Progressing";
+
+/// Every condition type of a Relay, in the order in which they stand in the status.
 pub const TYPES: [&str; 6] = [
     READY,
     IDENTITY_BOUND,

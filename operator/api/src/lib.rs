@@ -14,6 +14,7 @@ pub mod days;
 pub mod family;
 pub mod names;
 pub mod relay;
+pub mod set;
 
 pub use byte_rate::{BadByteRate, ByteRate};
 pub use byte_size::{BadByteSize, ByteSize};
@@ -25,11 +26,13 @@ pub use relay::exit::Exit;
 pub use relay::identity::{Custody, Identity};
 pub use relay::lifecycle::{DeletionPolicy, RunState};
 pub use relay::pod::{PodOverrides, Resources, Toleration};
-pub use relay::status::{IdentityStatus, RelayStatus};
+pub use relay::status::{DirectoryStatus, IdentityStatus, RelayStatus};
 pub use relay::{
     Address, AddressSource, Bandwidth, ConfigMapKey, Engine, Image, Network, PullPolicy, Relay, RelaySpec, Role,
     Storage,
 };
+pub use set::status::RelaySetStatus;
+pub use set::{Gate, RelaySet, RelaySetSpec, RelayTemplate, SetUpdate};
 
 /// Group of every resource of ours.
 pub const GROUP: &str = "relayfleet.io";
@@ -44,6 +47,7 @@ pub fn crds() -> Result<Vec<(&'static str, String)>, Box<dyn std::error::Error>>
     Ok(vec![
         ("relayfamilies.yaml", yaml(&RelayFamily::crd())?),
         ("relays.yaml", yaml(&Relay::crd())?),
+        ("relaysets.yaml", yaml(&RelaySet::crd())?),
     ])
 }
 

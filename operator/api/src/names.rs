@@ -23,6 +23,8 @@ pub const ANNOTATION_POD_HASH: &str = "relayfleet.io/pod-hash";
 pub const ANNOTATION_TORRC_HASH: &str = "relayfleet.io/torrc-hash";
 /// Annotation of a pod, set by a person: the pod's own uid says "its process has certainly ended, start the next".
 pub const ANNOTATION_CONFIRM_FENCED: &str = "relayfleet.io/confirm-fenced";
+/// Annotation of a Relay of a RelaySet: SHA-256 of what the set last wrote of it.
+pub const ANNOTATION_TEMPLATE_HASH: &str = "relayfleet.io/template-hash";
 /// Annotation of a Relay of a RelaySet: the uid of the pod whose turn it is to be replaced.
 pub const ANNOTATION_TURN: &str = "relayfleet.io/turn";
 /// Finalizer of a Relay whose owner confirmed that its identity is to be deleted with it.
@@ -54,6 +56,17 @@ pub const SECRET_TYPE_FAMILY: &str = "relayfleet.io/family-key";
 
 /// Relay names longer than this leave no room for the suffixes below in a Kubernetes label (63 characters).
 pub const RELAY_NAME_LENGTH_MAX: usize = 52;
+
+/// Longer names of RelaySets leave no room for `-999`.
+pub const SET_NAME_LENGTH_MAX: usize = RELAY_NAME_LENGTH_MAX - 4;
+/// Longer nicknames of a template leave no room for `999` (dir-spec: 19 characters in all).
+pub const NICKNAME_STEM_MAX: usize = 16;
+
+/// The Relay of a RelaySet with this number.
+#[must_use]
+pub fn set_member(set: &str, ordinal: i32) -> String {
+    format!("{set}-{ordinal}")
+}
 
 /// The Secret with the relay's identity keys.
 #[must_use]

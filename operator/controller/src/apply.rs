@@ -152,7 +152,7 @@ where
     or_gone(count(cluster, &K::kind(&()), "patch", step, done))
 }
 
-fn or_gone<T>(done: Result<T, ApplyError>) -> Result<(), ApplyError> {
+pub(crate) fn or_gone<T>(done: Result<T, ApplyError>) -> Result<(), ApplyError> {
     match done {
         Err(error) if error.is_gone() => Ok(()),
         other => other.map(drop),

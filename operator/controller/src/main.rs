@@ -16,6 +16,7 @@ mod gather;
 mod lease;
 mod reconcile;
 mod server;
+mod sets;
 mod telemetry;
 mod watch;
 
@@ -84,6 +85,7 @@ async fn work(cluster: Arc<Cluster>, arguments: &Arguments, stop: Receiver<bool>
     tokio::join!(
         watch::run(Arc::clone(&cluster), namespace, arguments.concurrency, stop.clone()),
         fence::run(Arc::clone(&cluster), namespace, arguments.concurrency, stop.clone()),
+        sets::run(Arc::clone(&cluster), namespace, stop.clone()),
         families::run(cluster, namespace, stop),
     );
 }

@@ -85,6 +85,7 @@ pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
         signing_key_expires: signing_ends(view).map(Time),
         pod_name: view.seen.pod.ours().map(|pod| pod.name_any()),
         pod_uid: view.seen.pod.ours().and_then(|pod| pod.metadata.uid.clone()),
+        directory: before.directory.clone(),
         address: address(view),
     }
 }

@@ -36,6 +36,10 @@ pub struct RelayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
 
+    /// What the relay itself knows of its place in the network. Not there while nobody could ask it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub directory: Option<DirectoryStatus>,
+
     /// The address that the relay publishes, once it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
@@ -57,4 +61,25 @@ pub struct IdentityStatus {
     /// The Secret's namespace, if it is another than the Relay's: the operator's, which keeps the master key.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub secret_namespace: Option<String>,
+}
+
+/// A relay's place in the network, as it reads it in its own copy of the consensus.
+#[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct DirectoryStatus {
+    /// It has told the authorities of itself since it started.
+    #[serde(default)]
+    pub published: bool,
+
+    /// The consensus lists it as running.
+    #[serde(default)]
+    pub in_consensus: bool,
+
+    /// Its flags in the consensus, for example `Fast` and `Guard`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub flags: Vec<String>,
+
+    /// Its weight in the consensus.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub consensus_weight: Option<i64>,
 }

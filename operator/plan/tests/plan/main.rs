@@ -7,4 +7,5 @@ mod custody;
 mod family;
 mod life;
 mod objects;
+mod sets;
 mod world;

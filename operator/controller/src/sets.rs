@@ -1,0 +1,195 @@
+//! The loop for RelaySets, beside the one for Relays and as thin.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::{self, Action, Config, Controller};
+use kube::runtime::reflector::ObjectRef;
+use kube::runtime::watcher;
+use kube::{Api, Resource, ResourceExt};
+use operator_api::{Relay, RelaySet, RelaySetStatus, names};
+use operator_plan::{SetObserved, SetStep, decide_set};
+use serde_json::json;
+use tokio::sync::watch::Receiver;
+use tracing::{debug, info, warn};
+
+use crate::apply::{ApplyError, STATUS_MANAGER, count, or_gone, put_where_it_says};
+use crate::cluster::Cluster;
+use crate::reconcile::RoundError;
+use crate::watch::{scoped, stopped};
+
+type GuardedSet = DeserializeGuard<RelaySet>;
+
+/// Watches tell of every change; this is for the one that was missed.
+const LOOK_AGAIN: Duration = Duration::from_secs(10 * 60);
+const LOOK_AGAIN_SOON: Duration = Duration::from_millis(500);
+const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
+/// A round waits this long before it looks: its relays change one after the other, and one look does for many.
+const GATHERING: Duration = Duration::from_millis(500);
+/// Sets worked on at once; most of the time they wait.
+const CONCURRENCY: u16 = 16;
+/// Turns are written with a manager of their own: they are no part of what is applied.
+const TURN_MANAGER: &str = "relayfleet-operator-turn";
+/// Relays asked for at a time.
+const PAGE: u32 = 500;
+
+/// Runs until asked to stop; rounds under way are finished.
+pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, stop: Receiver<bool>) {
+    let sets = Controller::new(
+        scoped::<GuardedSet>(&cluster.client, namespace),
+        watcher::Config::default(),
+    )
+    .with_config(Config::default().concurrency(CONCURRENCY));
+    let labelled = || watcher::Config::default().labels(names::LABEL_SET);
+    let relays = scoped::<DeserializeGuard<Relay>>(&cluster.client, namespace);
+    let budgets = scoped::<PartialObjectMeta<PodDisruptionBudget>>(&cluster.client, namespace);
+    sets.watches(relays, labelled(), |relay| set_of(&relay))
+        .watches(budgets, labelled(), |budget| set_of(&budget))
+        .graceful_shutdown_on(stopped(stop))
+        .run(
+            reconcile,
+            |_, _, _| Action::requeue(AFTER_A_FAILURE),
+            Arc::clone(&cluster),
+        )
+        .for_each(|round| {
+            match round {
+                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+                Err(error) => warn!("{error}"),
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// The set whose name a label bears.
+fn set_of(object: &impl ResourceExt) -> Option<ObjectRef<GuardedSet>> {
+    let set = object.labels().get(names::LABEL_SET)?;
+    Some(ObjectRef::new(set).within(&object.namespace()?))
+}
+
+async fn reconcile(set: Arc<GuardedSet>, cluster: Arc<Cluster>) -> Result<Action, RoundError> {
+    tokio::time::sleep(GATHERING).await;
+    let timer = cluster.telemetry.reconcile_seconds.start_timer();
+    let done = round(&set, &cluster).await;
+    timer.observe_duration();
+    cluster.telemetry.count_round(&RelaySet::kind(&()), done.is_ok());
+    done
+}
+
+async fn round(set: &GuardedSet, cluster: &Cluster) -> Result<Action, RoundError> {
+    let (namespace, name) = (set.namespace().unwrap_or_default(), set.name_any());
+    if let Err(invalid) = &set.0 {
+        let error = &invalid.error;
+        warn!(
+            namespace,
+            name, error, "this RelaySet cannot be read; nothing is done for it"
+        );
+        return Ok(Action::await_change());
+    }
+    let Some(seen) = gather(cluster, &namespace, &name).await? else {
+        return Ok(Action::await_change());
+    };
+    let Some(plan) = decide_set(&seen, &Time(Timestamp::now())) else {
+        return Ok(Action::await_change());
+    };
+    if seen.set.status.as_ref() != Some(&plan.status) {
+        write_status(cluster, &seen.set, &plan.status).await?;
+    }
+    for step in &plan.steps {
+        match apply(cluster, &namespace, step).await {
+            Ok(()) => info!(namespace, name, step = %said(step), "done"),
+            Err(error) if error.is_conflict() => {
+                debug!(namespace, name, %error, "the facts were old");
+                return Ok(Action::requeue(LOOK_AGAIN_SOON));
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+    // What was written wakes the next round, which says that all is well.
+    Ok(Action::requeue(LOOK_AGAIN))
+}
+
+/// Straight from the API server: on an old answer a second relay might be taken away.
+async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> kube::Result<Option<SetObserved>> {
+    let sets: Api<RelaySet> = Api::namespaced(cluster.client.clone(), namespace);
+    let Some(set) = sets.get_opt(name).await? else {
+        return Ok(None);
+    };
+    let budgets: Api<PodDisruptionBudget> = Api::namespaced(cluster.client.clone(), namespace);
+    let relays: Api<DeserializeGuard<Relay>> = Api::namespaced(cluster.client.clone(), namespace);
+    let mut found = Vec::new();
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = relays.list(&page).await?;
+        found.extend(list.items.into_iter().filter_map(|relay| relay.0.ok()));
+        match list.metadata.continue_.filter(|more| !more.is_empty()) {
+            Some(more) => page = page.continue_token(&more),
+            None => break,
+        }
+    }
+    Ok(Some(SetObserved {
+        set,
+        relays: found,
+        budget: budgets.get_opt(name).await?,
+    }))
+}
+
+async fn write_status(cluster: &Cluster, set: &RelaySet, status: &RelaySetStatus) -> Result<(), ApplyError> {
+    let patch = json!({
+        "apiVersion": RelaySet::api_version(&()),
+        "kind": RelaySet::kind(&()),
+        "metadata": {"name": set.name_any(), "uid": set.metadata.uid},
+        "status": status,
+    });
+    let sets: Api<RelaySet> = Api::namespaced(cluster.client.clone(), &set.namespace().unwrap_or_default());
+    let parameters = PatchParams::apply(STATUS_MANAGER).force();
+    let done = sets
+        .patch_status(&set.name_any(), &parameters, &Patch::Apply(&patch))
+        .await;
+    count(cluster, "RelaySet", "status", "write the status", done).map(drop)
+}
+
+async fn apply(cluster: &Cluster, namespace: &str, step: &SetStep) -> Result<(), ApplyError> {
+    let relays: Api<Relay> = Api::namespaced(cluster.client.clone(), namespace);
+    match step {
+        SetStep::ApplyRelay(relay) => put_where_it_says(cluster, relay.as_ref(), "apply a Relay of the set").await,
+        SetStep::ApplyBudget(budget) => {
+            put_where_it_says(cluster, budget.as_ref(), "apply the disruption budget").await
+        }
+        SetStep::DeleteRelay { name, uid } => {
+            let parameters = DeleteParams {
+                preconditions: Some(Preconditions {
+                    uid: Some(uid.clone()),
+                    resource_version: None,
+                }),
+                ..Default::default()
+            };
+            let done = relays.delete(name, &parameters).await;
+            or_gone(count(cluster, "Relay", "delete", "delete a Relay of the set", done))
+        }
+        SetStep::GrantTurn { name, uid, pod_uid } => {
+            let change = json!({"metadata": {"uid": uid, "annotations": {names::ANNOTATION_TURN: pod_uid}}});
+            let parameters = PatchParams {
+                field_manager: Some(TURN_MANAGER.to_owned()),
+                ..Default::default()
+            };
+            let done = relays.patch(name, &parameters, &Patch::Merge(&change)).await;
+            or_gone(count(cluster, "Relay", "patch", "give a Relay its turn", done))
+        }
+    }
+}
+
+fn said(step: &SetStep) -> String {
+    match step {
+        SetStep::ApplyRelay(relay) => format!("ApplyRelay {}", relay.name_any()),
+        SetStep::DeleteRelay { name, .. } => format!("DeleteRelay {name}"),
+        SetStep::GrantTurn { name, .. } => format!("GrantTurn {name}"),
+        SetStep::ApplyBudget(_) => "ApplyBudget".to_owned(),
+    }
+}
