@@ -250,5 +250,8 @@ pub(crate) fn count<T>(
         .api_writes
         .with_label_values(&[kind, verb, result])
         .inc();
+    if done.is_ok() {
+        cluster.lifetime.spend();
+    }
     done.map_err(|source| ApplyError::Api { step, source })
 }

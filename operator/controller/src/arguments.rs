@@ -95,6 +95,10 @@ pub(crate) struct Arguments {
     #[arg(long, env = "RUST_LOG", default_value = "info", value_name = "FILTER")]
     pub(crate) log_filter: String,
 
+    /// For tests: end at once, as a machine that loses its power does, after so many writes.
+    #[arg(long, env = "RELAYFLEET_ABORT_AFTER_WRITES", hide = true, value_name = "COUNT")]
+    pub(crate) abort_after_writes: Option<u64>,
+
     /// Log lines for people or for machines.
     #[arg(long, env = "RELAYFLEET_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,

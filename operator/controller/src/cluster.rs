@@ -2,6 +2,7 @@
 
 use std::fmt::Debug;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
 use k8s_openapi::NamespaceResourceScope;
@@ -22,10 +23,34 @@ pub(crate) struct Cluster {
     pub(crate) settings: Settings,
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) recorder: Recorder,
+    pub(crate) lifetime: Lifetime,
+}
+
+/// How many writes this process may live to see: for tests of what dying between any two of them does.
+pub(crate) struct Lifetime(Option<AtomicU64>);
+
+impl Lifetime {
+    pub(crate) fn new(writes: Option<u64>) -> Self {
+        Self(writes.map(AtomicU64::new))
+    }
+
+    /// Does not return from the last.
+    pub(crate) fn spend(&self) {
+        let left = self.0.as_ref().map(|left| left.fetch_sub(1, Ordering::SeqCst));
+        if left.is_some_and(|left| left <= 1) {
+            std::process::exit(86);
+        }
+    }
 }
 
 impl Cluster {
-    pub(crate) fn new(client: Client, settings: Settings, telemetry: Arc<Telemetry>, instance: &str) -> Self {
+    pub(crate) fn new(
+        client: Client,
+        settings: Settings,
+        telemetry: Arc<Telemetry>,
+        instance: &str,
+        lifetime: Lifetime,
+    ) -> Self {
         let reporter = Reporter {
             controller: "relayfleet-operator".to_owned(),
             instance: Some(instance.to_owned()),
@@ -36,6 +61,7 @@ impl Cluster {
             settings,
             telemetry,
             recorder,
+            lifetime,
         }
     }
 }

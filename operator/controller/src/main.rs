@@ -29,7 +29,7 @@ use tokio::sync::watch::Receiver;
 use tracing::{error, info};
 
 use arguments::Arguments;
-use cluster::Cluster;
+use cluster::{Cluster, Lifetime};
 use lease::LeaseKeeper;
 use telemetry::Telemetry;
 
@@ -69,6 +69,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         settings,
         Arc::clone(&telemetry),
         &arguments.instance(),
+        Lifetime::new(arguments.abort_after_writes),
     ));
     tokio::select! {
         () = work(cluster, &arguments, stop.clone()) => {}

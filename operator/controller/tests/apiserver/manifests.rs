@@ -306,3 +306,120 @@ fn the_example_is_taken() {
     server.apply(&std::fs::read_to_string("../../docs/examples/private-network.yaml").unwrap());
     assert!(server.get("relays", "relay/alder").is_some());
 }
+
+#[test]
+#[ignore = "needs RELAYFLEET_BIN: run e2e/test apiserver"]
+fn bad_sets_are_refused_with_field_and_remedy() {
+    let server = server();
+    let set = |name: &str, spec: Value, template: Value| {
+        let mut whole = json!({"role": "Middle", "nickname": "oak", "contact": "ops@example.org"});
+        whole
+            .as_object_mut()
+            .unwrap()
+            .extend(template.as_object().unwrap().clone());
+        let mut spec = spec;
+        spec["template"] = json!({"spec": whole});
+        json!({
+            "apiVersion": "relayfleet.io/v1alpha1", "kind": "RelaySet",
+            "metadata": {"name": name, "namespace": "default"}, "spec": spec,
+        })
+        .to_string()
+    };
+    let cases = [
+        (
+            json!({"replicas": 1001}),
+            json!({}),
+            "spec.replicas",
+            "less than or equal to 1000",
+        ),
+        (
+            json!({"replicas": -1}),
+            json!({}),
+            "spec.replicas",
+            "greater than or equal to 0",
+        ),
+        (
+            json!({"update": {"maxWeightDown": 0}}),
+            json!({}),
+            "spec.update.maxWeightDown",
+            "greater than or equal to 1",
+        ),
+        (
+            json!({"update": {"maxUnavailable": 0}}),
+            json!({}),
+            "spec.update.maxUnavailable",
+            "greater than or equal to 1",
+        ),
+        (
+            json!({"update": {"gate": "Running"}}),
+            json!({}),
+            "spec.update.gate",
+            "\"InConsensus\"",
+        ),
+        (
+            json!({}),
+            json!({"nickname": "x".repeat(17)}),
+            "spec.template.spec.nickname",
+            "number is put behind it",
+        ),
+        (
+            json!({}),
+            json!({"nickname": "a-b"}),
+            "spec.template.spec.nickname",
+            "use 1 to 19 letters",
+        ),
+        (
+            json!({}),
+            json!({"role": "Bridge"}),
+            "spec.template.spec.role",
+            "not built yet",
+        ),
+        (
+            json!({}),
+            json!({"exit": {}}),
+            "spec.template.spec.exit",
+            "set role to Exit",
+        ),
+        (
+            json!({}),
+            json!({"address": {"source": "Static", "ipv4": "203.0.113.7"}}),
+            "spec.template.spec.address",
+            "cannot share one address",
+        ),
+        (
+            json!({}),
+            json!({"deletionPolicy": "Delete", "deletionConfirmation": "0".repeat(40)}),
+            "spec.template.spec.deletionPolicy",
+            "confirmed on its own Relay",
+        ),
+    ];
+    for (spec, template, field, remedy) in cases {
+        let said = format!("{spec} {template}");
+        let refused = server.try_apply(&set("bad", spec, template)).expect_err(&said);
+        assert!(refused.contains(field) && refused.contains(remedy), "{said}: {refused}");
+    }
+    let refused = server
+        .try_apply(&set(&"a".repeat(49), json!({}), json!({})))
+        .unwrap_err();
+    assert!(refused.contains("at most 48"), "{refused}");
+    server.apply(&set(
+        "good",
+        json!({"replicas": 0, "update": {"gate": "InConsensus", "maxUnavailable": 2}}),
+        json!({}),
+    ));
+    let columns = server.kubectl(&["get", "relaysets", "-n", "default"]);
+    let head: Vec<&str> = columns.lines().next().unwrap().split_whitespace().collect();
+    assert_eq!(
+        head,
+        [
+            "NAME",
+            "ROLE",
+            "DESIRED",
+            "CURRENT",
+            "READY",
+            "UP-TO-DATE",
+            "IN-CONSENSUS",
+            "AGE"
+        ]
+    );
+}

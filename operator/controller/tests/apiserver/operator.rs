@@ -20,11 +20,16 @@ impl Operator {
     }
 
     pub(crate) fn start_as(server: &Server, namespace: &str, instance: &str) -> Self {
+        Self::start_with(server, namespace, instance, &["--relay-image=relay:1"])
+    }
+
+    pub(crate) fn start_with(server: &Server, namespace: &str, instance: &str, more: &[&str]) -> Self {
         let log = server.path(&format!("operator-{namespace}-{instance}-{:?}.log", Instant::now()));
         let process = Command::new(env!("CARGO_BIN_EXE_operator"))
             .arg("--kubeconfig")
             .arg(server.path("operator.kubeconfig"))
-            .args(["--relay-image=relay:1", "--listen=127.0.0.1:0", "--lease-seconds=5"])
+            .args(["--listen=127.0.0.1:0", "--lease-seconds=5"])
+            .args(more)
             .args([
                 format!("--watch-namespace={namespace}"),
                 format!("--instance={namespace}-{instance}"),
@@ -49,6 +54,25 @@ impl Operator {
 
     pub(crate) fn await_log(&self, text: &str) {
         await_yes(&format!("{text:?} in the operator's log"), || self.log().contains(text));
+    }
+
+    /// Whether it ends by itself; if not, it is stopped as soon as `done` says yes.
+    pub(crate) fn runs_until(mut self, mut done: impl FnMut() -> bool) -> bool {
+        loop {
+            for _ in 0..20 {
+                if self.process.try_wait().unwrap().is_some() {
+                    return true;
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+            if done() {
+                // It may still have something to write: then it dies of it.
+                let _ = Command::new("kill")
+                    .args(["-TERM", &self.process.id().to_string()])
+                    .status();
+                return !self.process.wait().unwrap().success();
+            }
+        }
     }
 
     /// SIGTERM; how long it took to end.
