@@ -75,10 +75,9 @@ fn set_of(object: &impl ResourceExt) -> Option<ObjectRef<GuardedSet>> {
 
 async fn reconcile(set: Arc<GuardedSet>, cluster: Arc<Cluster>) -> Result<Action, RoundError> {
     tokio::time::sleep(GATHERING).await;
-    let timer = cluster.telemetry.reconcile_seconds.start_timer();
+    let counted = cluster.telemetry.begin_round("RelaySet");
     let done = round(&set, &cluster).await;
-    timer.observe_duration();
-    cluster.telemetry.count_round(&RelaySet::kind(&()), done.is_ok());
+    counted.end(done.is_ok());
     done
 }
 

@@ -215,7 +215,7 @@ fn operators_that_die_after_each_single_write_come_to_the_same_end_with_the_same
         live(&calm, |image, done| {
             let image = format!("--relay-image={image}");
             let operator = Operator::start_with(&calm.server, calm.namespace, "same", &[&image]);
-            await_yes("the undisturbed operator's end", || done());
+            await_yes("the undisturbed operator's end", &mut *done);
             operator.stop();
         })
     };
