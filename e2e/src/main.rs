@@ -50,6 +50,8 @@ enum What {
 enum Story {
     /// Our relay as a node of a network of C tor: bytes through it, and no complaint.
     Slot(story::slot::Slotted),
+    /// Clients of C tor's that know nothing learn the network from our relay, their only directory and guard.
+    Bootstrap(story::bootstrap::Bootstrap),
     /// Relays of ours as guard, middle, exit and all three: bytes both ways, C tor's own flags, and no complaint.
     Carry(story::carry::Carried),
     /// An onion service of C tor's whose introduction points, rendezvous points and directories are all ours.
@@ -116,6 +118,7 @@ fn run(what: What) -> Result<()> {
         What::Story(Story::Slot(slotted)) => story::slot::tell(&slotted)?,
         What::Story(Story::Onion(onions)) => story::onion::tell(&onions)?,
         What::Story(Story::Endure(endured)) => story::endure::tell(&endured)?,
+        What::Story(Story::Bootstrap(bootstrap)) => story::bootstrap::tell(&bootstrap)?,
         What::Story(Story::Carry(carried)) => story::carry::tell(&carried)?,
         What::Bench(arguments) => bench::run(arguments)?,
         What::Snapshot => say::plain(snapshot::take()?.to_string()),

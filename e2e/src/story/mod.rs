@@ -1,5 +1,6 @@
 //! Stories: what is shown on real processes, one each.
 
+pub mod bootstrap;
 pub mod carry;
 pub mod endure;
 pub(crate) mod neighbours;

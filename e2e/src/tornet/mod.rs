@@ -20,6 +20,7 @@ mod control;
 pub mod fetch;
 mod keys;
 mod network;
+pub mod newcomer;
 pub mod observe;
 pub mod onion;
 mod source;
