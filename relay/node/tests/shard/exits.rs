@@ -1,5 +1,6 @@
 //! Stories of streams that leave the network at the second relay, with real destinations.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
@@ -409,6 +410,60 @@ fn an_exit_for_ipv6_leads_there_by_address_and_by_name() {
         refusal(&mut visitor, &format!("six.example:{port}")),
         EndReason::ResolveFailed
     );
+}
+
+#[test]
+fn a_hundred_streams_at_once_each_get_their_own_bytes_back() {
+    const STREAMS: u16 = 100;
+    const CELLS: usize = 9;
+    let (mut visitor, _shards) = visit(Place {
+        sockets_max: STREAMS.into(),
+        links_max: 200,
+        ..exit()
+    });
+    let (listener, address) = destination();
+    let echo = thread::spawn(move || {
+        let answer = |mut destination: TcpStream| {
+            let mut heard = vec![0; CELLS * V0_DATA_BYTES_MAX];
+            destination.read_exact(&mut heard).unwrap();
+            heard.reverse();
+            destination.write_all(&heard).unwrap();
+        };
+        let answers: Vec<_> = (0..STREAMS)
+            .map(|_| accept(&listener))
+            .map(|destination| thread::spawn(move || answer(destination)))
+            .collect();
+        answers.into_iter().for_each(|answer| answer.join().unwrap());
+    });
+    let bytes = |stream: u16| -> Vec<u8> {
+        let seed = usize::from(stream) * 31;
+        (0..CELLS * V0_DATA_BYTES_MAX).map(|at| (at * 7 + seed) as u8).collect()
+    };
+    for stream in 1..=STREAMS {
+        visitor.begin(stream, &address);
+        for part in bytes(stream).chunks(V0_DATA_BYTES_MAX) {
+            visitor.say(stream, Relay::DATA, part);
+        }
+    }
+    let mut heard: HashMap<u16, Vec<u8>> = HashMap::new();
+    let mut ended = 0;
+    while ended < STREAMS {
+        match visitor.hears() {
+            (stream, Relay::DATA, data) => heard.entry(stream).or_default().extend(data),
+            (_, Relay::END, reason) => {
+                assert_eq!(reason, [EndReason::Done as u8]);
+                ended += 1;
+            }
+            (_, Relay::CONNECTED | Relay::SENDME, _) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    echo.join().unwrap();
+    for stream in 1..=STREAMS {
+        let mut wanted = bytes(stream);
+        wanted.reverse();
+        assert!(heard.get(&stream) == Some(&wanted), "stream {stream}");
+    }
 }
 
 #[test]
