@@ -137,8 +137,11 @@ impl Link {
     }
 }
 
-/// Writes until all is gone or the socket is full, which sets `blocked`.
-fn write_all(stream: &mut TcpStream, bytes: &[u8], blocked: &mut bool) -> io::Result<usize> {
+/// Writes until all is gone or the socket is full, which sets `blocked`; how many bytes it took.
+///
+/// # Errors
+/// The socket is dead.
+pub fn write_all(stream: &mut TcpStream, bytes: &[u8], blocked: &mut bool) -> io::Result<usize> {
     let mut taken = 0;
     while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
         match stream.write(rest) {

@@ -1,12 +1,13 @@
 //! One connection to a destination: a socket and what waits to be written to it. Knows no engine.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::net::{Shutdown, SocketAddr};
 use std::time::Duration;
 
 use mio::net::TcpStream;
 
 use super::Allowed;
+use crate::link::write_all;
 use crate::metrics::counters::OpenConnection;
 use crate::shards::SocketPlace;
 
@@ -117,7 +118,7 @@ impl ExitSocket {
         }
     }
 
-    /// More to write; goes out with the next [`write`](Self::write).
+    /// More to write, behind what waits; goes out with the next [`write`](Self::write).
     pub fn add(&mut self, bytes: &[u8]) {
         self.unsent.extend_from_slice(bytes);
     }
@@ -127,31 +128,30 @@ impl ExitSocket {
         self.unsent.len() - self.sent_bytes
     }
 
+    /// Writes `fresh` where nothing waits, and keeps what the socket does not take; how many it took.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub fn write_fresh(&mut self, fresh: &[u8]) -> io::Result<usize> {
+        let taken = match self.unsent_bytes() {
+            0 => write_all(&mut self.stream, fresh, &mut self.blocked)?,
+            _ => 0,
+        };
+        self.add(fresh.get(taken..).unwrap_or_default());
+        Ok(taken)
+    }
+
     /// Writes at most `bytes_max` of what waits; how many the socket took.
     ///
     /// # Errors
     /// The connection is broken.
     pub fn write(&mut self, bytes_max: usize) -> io::Result<usize> {
-        let (from, until) = (
-            self.sent_bytes,
-            self.unsent.len().min(self.sent_bytes.saturating_add(bytes_max)),
-        );
-        while let Some(rest) = self.unsent.get(self.sent_bytes..until)
-            && !rest.is_empty()
-        {
-            match self.stream.write(rest) {
-                Ok(0) => return Err(ErrorKind::WriteZero.into()),
-                Ok(length) => self.sent_bytes += length,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.blocked = true;
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        let taken = self.sent_bytes - from;
+        let until = self.unsent.len().min(self.sent_bytes.saturating_add(bytes_max));
+        let waiting = self.unsent.get(self.sent_bytes..until).unwrap_or_default();
+        let taken = write_all(&mut self.stream, waiting, &mut self.blocked)?;
+        self.sent_bytes += taken;
         if self.sent_bytes == self.unsent.len() {
+            // A stream that waits for nothing holds no memory.
             (self.unsent, self.sent_bytes) = (Vec::new(), 0);
         }
         Ok(taken)

@@ -1,5 +1,6 @@
 //! Bytes between a stream and its destination, by the engine's leave.
 
+use std::io;
 use std::mem;
 use std::net::IpAddr;
 use std::time::Instant;
@@ -128,13 +129,13 @@ impl Driver {
             let Some(share) = self.exit_share(stream, peer, Way::Write, WRITE_BYTES_MAX) else {
                 return;
             };
-            if nothing {
-                self.pull_for_exit(stream, share);
-            }
-            let Some(socket) = self.exits.sockets.get_mut(&stream) else {
-                return;
+            let written = if nothing {
+                self.pull_for_exit(stream, share)
+            } else {
+                let socket = self.exits.sockets.get_mut(&stream);
+                socket.map_or(Ok(0), |socket| socket.write(share))
             };
-            match socket.write(share) {
+            match written {
                 Ok(taken) => {
                     self.start.rates.take_exit(Instant::now(), Way::Write, peer, taken);
                     self.start.traffic.note_written(taken);
@@ -145,16 +146,18 @@ impl Driver {
         self.exits.to_write.push(stream);
     }
 
-    /// Takes up to `room_bytes_max` from the engine. They are the socket's before anything that follows from it is done:
-    /// that may be the stream's end.
-    fn pull_for_exit(&mut self, stream: StreamId, room_bytes_max: usize) {
+    /// Takes up to `room_bytes_max` from the engine; how many the socket took at once. All are the socket's before anything
+    /// that follows from it is done: that may be the stream's end.
+    fn pull_for_exit(&mut self, stream: StreamId, room_bytes_max: usize) -> io::Result<usize> {
         self.outbox.written.clear();
         self.hand_over(Input::StreamWritable { stream, room_bytes_max });
+        let mut taken = Ok(0);
         if let Some(socket) = self.exits.sockets.get_mut(&stream) {
             socket.wants = self.outbox.written.len() == room_bytes_max;
-            socket.add(&self.outbox.written);
+            taken = socket.write_fresh(&self.outbox.written);
         }
         self.do_all();
+        taken
     }
 
     /// Bytes that this stream may move now. None: it has been put among those that wait.
