@@ -93,6 +93,8 @@ pub enum Input<'a> {
     /// The relay ends: all circuits are destroyed, and each side of them is told. The driver closes a channel when it has
     /// nothing more to say.
     EndCircuits,
+    /// Takes `Retire` back: the relay was only asleep.
+    Resume,
     /// The answer to [`Effect::OpenStream`] and [`Effect::OpenDirectory`]: the stream is open.
     StreamConnected {
         /// Which stream.

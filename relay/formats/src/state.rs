@@ -76,6 +76,34 @@ pub struct StoredHistory {
     pub maxima: Vec<u64>,
 }
 
+/// What a relay with a quota has carried in an interval (`Accounting*`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AccountingRecord {
+    /// When the interval began.
+    pub interval_start: SystemTime,
+    /// Bytes read in it.
+    pub bytes_read: u64,
+    /// Bytes written in it.
+    pub bytes_written: u64,
+    /// Seconds of it in which the relay carried traffic.
+    pub seconds_active: u64,
+    /// What was expected at its start, bytes a minute; 0: nothing to judge by.
+    pub bytes_per_minute_expected: u64,
+    /// The soft limit, if it was reached.
+    pub soft_limit: Option<SoftLimitRecord>,
+}
+
+/// When the soft limit was reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SoftLimitRecord {
+    /// The time.
+    pub hit_at: SystemTime,
+    /// Bytes that `AccountingRule` had counted by then.
+    pub bytes: u64,
+    /// Active seconds until then.
+    pub seconds: u64,
+}
+
 impl StateFile {
     /// Reads a whole file.
     ///
@@ -191,6 +219,64 @@ impl StateFile {
         self.set(&of.key("Values"), &listed(&history.bytes));
     }
 
+    /// What was carried in the interval that ran when the file was written; none where no interval did.
+    ///
+    /// # Errors
+    /// [`BadState::Value`] if one of its values is not what it should be.
+    pub fn accounting(&self) -> Result<Option<AccountingRecord>, BadState> {
+        let Some(interval_start) = self.time("AccountingIntervalStart")? else {
+            return Ok(None);
+        };
+        let soft_limit = match self.time("AccountingSoftLimitHitAt")? {
+            // C tor left old values standing where it did not know these keys.
+            Some(hit_at) if hit_at > interval_start => Some(SoftLimitRecord {
+                hit_at,
+                bytes: self.number("AccountingBytesAtSoftLimit")?,
+                seconds: self.number("AccountingSecondsToReachSoftLimit")?,
+            }),
+            _ => None,
+        };
+        Ok(Some(AccountingRecord {
+            interval_start,
+            bytes_read: self.number("AccountingBytesReadInInterval")?,
+            bytes_written: self.number("AccountingBytesWrittenInInterval")?,
+            seconds_active: self.number("AccountingSecondsActive")?,
+            bytes_per_minute_expected: self.number("AccountingExpectedUsage")?,
+            soft_limit,
+        }))
+    }
+
+    /// Notes what was carried. As C tor does, bytes are rounded up to 1 KiB, 0 to 1 KiB too, and what is 0 is left out.
+    pub fn set_accounting(&mut self, record: &AccountingRecord) {
+        let kib = |bytes: u64| bytes.max(1).div_ceil(1024).saturating_mul(1024);
+        self.set("AccountingIntervalStart", &time_text::format(record.interval_start));
+        let soft = record.soft_limit;
+        for (key, number) in [
+            ("AccountingBytesReadInInterval", kib(record.bytes_read)),
+            ("AccountingBytesWrittenInInterval", kib(record.bytes_written)),
+            ("AccountingSecondsActive", record.seconds_active),
+            ("AccountingExpectedUsage", record.bytes_per_minute_expected),
+            ("AccountingBytesAtSoftLimit", soft.map_or(0, |soft| soft.bytes)),
+            ("AccountingSecondsToReachSoftLimit", soft.map_or(0, |soft| soft.seconds)),
+        ] {
+            match number {
+                0 => self.remove(key),
+                _ => self.set(key, &number.to_string()),
+            }
+        }
+        match soft {
+            Some(soft) => self.set("AccountingSoftLimitHitAt", &time_text::format(soft.hit_at)),
+            None => self.remove("AccountingSoftLimitHitAt"),
+        }
+    }
+
+    fn number(&self, key: &str) -> Result<u64, BadState> {
+        let found = self.get(key).filter(|value| !value.is_empty()).unwrap_or("0");
+        // C tor's memory units may have a unit behind them.
+        let digits = found.split_whitespace().next().unwrap_or_default();
+        digits.parse().map_err(|_| bad(key, "a number", found))
+    }
+
     fn time(&self, key: &str) -> Result<Option<SystemTime>, BadState> {
         let Some(found) = self.get(key).filter(|value| !value.is_empty()) else {
             return Ok(None);
@@ -247,6 +333,29 @@ mod tests {
         assert_eq!((history.bytes, history.maxima), (vec![52_365_312], vec![5_234_688]));
         assert_eq!(history.interval, Duration::from_secs(86_400));
         assert_eq!(StateFile::default().bandwidth_history(HistoryOf::Read), Ok(None));
+    }
+
+    #[test]
+    fn a_c_tor_ledger_comes_back_as_it_was() {
+        let mut state = StateFile::parse(C_TOR).unwrap();
+        let record = state.accounting().unwrap().unwrap();
+        assert_eq!((record.bytes_read, record.bytes_written), (52_362_240, 52_365_312));
+        assert_eq!((record.seconds_active, record.bytes_per_minute_expected), (16, 0));
+        let soft = record.soft_limit.unwrap();
+        assert_eq!((soft.bytes, soft.seconds), (104_726_358, 13));
+        let before = state.to_string();
+        state.set_accounting(&record);
+        assert_eq!(state.to_string(), before);
+        assert_eq!(StateFile::default().accounting(), Ok(None));
+    }
+
+    #[test]
+    fn a_soft_limit_of_an_older_interval_is_forgotten() {
+        let text = "AccountingIntervalStart 2026-11-22 00:00:00\nAccountingSoftLimitHitAt 2026-11-21 23:00:00\n";
+        let state = StateFile::parse(text).unwrap();
+        assert_eq!(state.accounting().unwrap().unwrap().soft_limit, None);
+        let odd = format!("{text}AccountingBytesReadInInterval many");
+        assert!(StateFile::parse(&odd).unwrap().accounting().is_err());
     }
 
     #[test]

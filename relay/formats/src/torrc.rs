@@ -4,6 +4,7 @@
 //! here, or refused as not built. All mistakes are told at once, each with line and column.
 //! `%include` is refused; the text must be whole.
 
+mod accounting;
 mod exits;
 mod families;
 mod lines;
@@ -20,6 +21,7 @@ use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use accounting::{AccountingRule, AccountingStart, AccountingUnit, Quota};
 pub use exits::{Exits, ServerDns};
 pub use ports::{AdvertisedAddress, DirAuthority, Families, LogDestination, LogLine, OrPort, Severity};
 pub use services::ServicePort;
@@ -149,6 +151,8 @@ pub struct Torrc {
     pub offline_master_key: bool,
     /// `SigningKeyLifetime`; 30 days without one, 2 days at least.
     pub signing_key_lifetime: Duration,
+    /// `AccountingMax`, `AccountingRule` and `AccountingStart`; none without a quota.
+    pub accounting: Option<Quota>,
     /// `MetricsPort` lines.
     pub metrics_ports: Vec<ServicePort>,
     /// `MetricsPortPolicy` lines: the first that names an address decides about it; without one it may not read.

@@ -12,7 +12,7 @@ use relay_formats::exit_policy::{Action, ExitPolicy, Rule};
 use relay_formats::fingerprint::RsaIdentity;
 use relay_formats::nickname::Nickname;
 use relay_formats::torrc::{
-    Bandwidth, DirAuthority, DirectoryOptions, Exits, FamilyIds, LogLine, ServerDns, ServicePort, Torrc,
+    Bandwidth, DirAuthority, DirectoryOptions, Exits, FamilyIds, LogLine, Quota, ServerDns, ServicePort, Torrc,
 };
 
 pub(crate) use addresses::is_public;
@@ -87,6 +87,8 @@ pub struct Config {
     pub logs: Vec<LogLine>,
     /// torrc `MyFamily`.
     pub my_family: Vec<RsaIdentity>,
+    /// torrc `AccountingMax` and its kin.
+    pub accounting: Option<Quota>,
     /// torrc `MetricsPort`.
     pub metrics_ports: Vec<ServicePort>,
     /// torrc `MetricsPortPolicy`.
@@ -164,6 +166,7 @@ impl Config {
             user: torrc.user.clone().map(right_user).transpose()?,
             logs: torrc.logs.clone(),
             my_family: torrc.my_family.clone(),
+            accounting: torrc.accounting,
             metrics_ports: torrc.metrics_ports.clone(),
             metrics_policy: torrc.metrics_policy.clone(),
             status_ports: torrc.status_ports.clone(),

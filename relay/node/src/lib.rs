@@ -1,5 +1,6 @@
 //! The relay process around the engine: sockets, TLS, files, threads. `main.rs` only starts it.
 
+pub mod accounting;
 pub mod admin;
 pub mod cli;
 pub mod config;
@@ -19,6 +20,7 @@ pub mod rate;
 pub mod reports;
 pub mod shards;
 pub mod startup;
+pub mod state_store;
 pub mod status;
 pub mod supervisor;
 pub mod tls;

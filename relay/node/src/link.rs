@@ -203,4 +203,4 @@ pub fn listen(address: SocketAddr) -> io::Result<mio::net::TcpListener> {
 }
 
 /// Connections that the system may hold for us before we accept them; the system caps it at `somaxconn`.
-const BACKLOG: i32 = 4_096;
+pub(crate) const BACKLOG: i32 = 4_096;

@@ -55,6 +55,47 @@ struct Buckets {
     write: Pair,
     read_reached: Reached,
     write_reached: Reached,
+    /// Bytes moved since the start, both ways, of those that count.
+    counted: (u64, u64),
+    ceiling: Ceiling,
+}
+
+/// What the quota leaves (`AccountingMax`). Bytes of links and exit streams, as far as they count at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ceiling {
+    /// That may be read.
+    pub read_left: u64,
+    /// That may be written.
+    pub written_left: u64,
+    /// That may be moved, either way.
+    pub both_left: u64,
+}
+
+impl Ceiling {
+    const NONE: Self = Self {
+        read_left: u64::MAX,
+        written_left: u64::MAX,
+        both_left: u64::MAX,
+    };
+
+    fn left(&self, way: Way) -> u64 {
+        let left = match way {
+            Way::Read => self.read_left,
+            Way::Write => self.written_left,
+        };
+        left.min(self.both_left)
+    }
+
+    fn take(&mut self, read: u64, written: u64) {
+        let take = |left: &mut u64, bytes: u64| {
+            if *left != u64::MAX {
+                *left = left.saturating_sub(bytes);
+            }
+        };
+        take(&mut self.read_left, read);
+        take(&mut self.written_left, written);
+        take(&mut self.both_left, read.saturating_add(written));
+    }
 }
 
 /// How often a bucket was found empty: once a minute at most, as C tor counts it (`rep_hist_note_overload`).
@@ -82,6 +123,8 @@ impl RateLimits {
             write: Pair::new(limits.bandwidth),
             read_reached: Reached::default(),
             write_reached: Reached::default(),
+            counted: (0, 0),
+            ceiling: Ceiling::NONE,
         };
         Self {
             born,
@@ -101,13 +144,15 @@ impl RateLimits {
     /// Bytes that a link to `peer` may move in this turn: `bytes_max`, an eighth of what is there, or
     /// [`SHARE_BYTES_MIN`]. None: not before [`next_refill`](Self::next_refill).
     pub fn share(&self, now: Instant, way: Way, peer: IpAddr, bytes_max: usize) -> Option<usize> {
-        self.share_of(now, peer, bytes_max, |buckets, now| buckets.pair(way).available(now))
+        self.share_of(now, way, peer, bytes_max, |buckets, now| {
+            buckets.pair(way).available(now)
+        })
     }
 
     /// The same for a stream to a destination, which is no relayed traffic in C tor's eyes
     /// (`connection_counts_as_relayed_traffic`): what it carries is counted on its link already.
     pub fn share_exit(&self, now: Instant, way: Way, peer: IpAddr, bytes_max: usize) -> Option<usize> {
-        self.share_of(now, peer, bytes_max, |buckets, now| {
+        self.share_of(now, way, peer, bytes_max, |buckets, now| {
             buckets.pair(way).all.available(now)
         })
     }
@@ -115,6 +160,7 @@ impl RateLimits {
     fn share_of(
         &self,
         now: Instant,
+        way: Way,
         peer: IpAddr,
         bytes_max: usize,
         available: impl FnOnce(&mut Buckets, Duration) -> u64,
@@ -124,7 +170,8 @@ impl RateLimits {
         if !buckets.counts(peer) {
             return Some(bytes_max);
         }
-        let there = available(&mut buckets, now);
+        let left = buckets.ceiling.left(way);
+        let there = available(&mut buckets, now).min(left);
         if there < SHARE_BYTES_MIN {
             return None;
         }
@@ -137,6 +184,7 @@ impl RateLimits {
         let now = self.step(now);
         let mut buckets = self.buckets();
         if buckets.counts(peer) {
+            buckets.count(way, bytes as u64);
             let pair = buckets.pair(way);
             pair.take(now, bytes as u64);
             if pair.available(now) == 0 {
@@ -150,12 +198,27 @@ impl RateLimits {
         let now = self.step(now);
         let mut buckets = self.buckets();
         if buckets.counts(peer) {
+            buckets.count(way, bytes as u64);
             let all = &mut buckets.pair(way).all;
             all.take(now, bytes as u64);
             if all.available(now) == 0 {
                 buckets.reached(way).note(now);
             }
         }
+    }
+
+    /// Bytes read and written since the start, of those that count.
+    pub fn counted(&self) -> (u64, u64) {
+        self.buckets().counted
+    }
+
+    /// What may be moved beyond what had been `counted`; none lifts the ceiling.
+    pub fn set_ceiling(&self, ceiling: Option<Ceiling>, counted: (u64, u64)) {
+        let mut buckets = self.buckets();
+        let (read, written) = buckets.counted;
+        let mut ceiling = ceiling.unwrap_or(Ceiling::NONE);
+        ceiling.take(read.saturating_sub(counted.0), written.saturating_sub(counted.1));
+        buckets.ceiling = ceiling;
     }
 
     /// Minutes in which the relay's rate was reached that way.
@@ -187,6 +250,16 @@ impl Buckets {
             Way::Read => &mut self.read,
             Way::Write => &mut self.write,
         }
+    }
+
+    fn count(&mut self, way: Way, bytes: u64) {
+        let (read, written) = match way {
+            Way::Read => (bytes, 0),
+            Way::Write => (0, bytes),
+        };
+        self.counted.0 = self.counted.0.saturating_add(read);
+        self.counted.1 = self.counted.1.saturating_add(written);
+        self.ceiling.take(read, written);
     }
 
     fn reached(&mut self, way: Way) -> &mut Reached {

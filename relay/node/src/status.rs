@@ -8,10 +8,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use relay_formats::facts::{
-    Accounting, Address, Facts, Family, Identity, Listed, MadeDescriptor, Overload, Reachable, SeenConsensus,
-    SigningKey, Timestamp, VERSION,
+    Accounting, AccountingState, Address, Facts, Family, Identity, Listed, MadeDescriptor, Overload, Reachable,
+    SeenConsensus, SigningKey, Timestamp, VERSION,
 };
 use relay_formats::fingerprint::RsaIdentity;
+
+use tokio::sync::watch;
 
 use crate::config::Config;
 use crate::keys::Keys;
@@ -21,6 +23,7 @@ use crate::netdoc::Consensus;
 pub struct Board {
     started_at: SystemTime,
     notes: Mutex<Notes>,
+    hibernating: watch::Sender<bool>,
 }
 
 #[derive(Default)]
@@ -40,7 +43,13 @@ impl Board {
         Self {
             started_at,
             notes: Mutex::default(),
+            hibernating: watch::Sender::new(false),
         }
+    }
+
+    /// Whether the quota has the relay asleep, or about to be; changes are told.
+    pub fn hibernation(&self) -> watch::Receiver<bool> {
+        self.hibernating.subscribe()
     }
 
     /// When the process started.
@@ -113,7 +122,12 @@ impl Board {
 
     /// Where the quota stands; none where torrc sets none.
     pub fn note_accounting(&self, accounting: Option<Accounting>) {
+        let asleep = accounting
+            .as_ref()
+            .is_some_and(|one| one.state != AccountingState::Awake);
         self.notes().accounting = accounting;
+        self.hibernating
+            .send_if_modified(|known| std::mem::replace(known, asleep) != asleep);
     }
 
     /// All that is known at `now`.
@@ -165,7 +179,11 @@ impl Board {
     /// Whether the relay does what torrc asks of it: it takes connections, or sleeps as its quota wants.
     pub fn is_ready(&self) -> bool {
         let notes = self.notes();
-        !notes.retiring && !notes.listening.is_empty()
+        let asleep = notes
+            .accounting
+            .as_ref()
+            .is_some_and(|one| one.state != AccountingState::Awake);
+        !notes.retiring && (asleep || !notes.listening.is_empty())
     }
 
     fn notes(&self) -> MutexGuard<'_, Notes> {

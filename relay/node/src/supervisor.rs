@@ -2,13 +2,15 @@
 
 mod maintenance;
 mod news;
+mod quota;
 mod start;
 mod torrc_watch;
 
 use std::process::ExitCode;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
+use crate::accounting::keeper;
 use crate::cli::CommandLine;
 use crate::shards::{Order, ShardNews};
 use crate::startup;
@@ -41,7 +43,13 @@ enum Ending {
 
 fn supervise(line: &CommandLine, relay: &mut Relay, news: &Receiver<News>) -> ExitCode {
     let ending = loop {
-        match news.recv_timeout(LOOK_AT_FILES) {
+        let patience = match relay.keeper.has_quota() {
+            true => keeper::LOOK_EVERY,
+            false => LOOK_AT_FILES,
+        };
+        let heard = news.recv_timeout(patience);
+        quota::look(relay);
+        match heard {
             Ok(News::Stop(signal)) => break retire(relay, news, signal),
             Ok(News::Reload) => {
                 tracing::info!("Received reload signal (hup). Reloading config and resetting internal state.");
@@ -63,6 +71,8 @@ fn supervise(line: &CommandLine, relay: &mut Relay, news: &Receiver<News>) -> Ex
         }
     };
     end(relay, news);
+    quota::look(relay);
+    relay.keeper.save(SystemTime::now());
     match ending {
         Ending::Clean => {
             tracing::info!("Clean shutdown finished. Exiting.");

@@ -285,6 +285,7 @@ impl Net {
             Input::Network(network) => return self.tell_all(relay, || Input::Network(Arc::clone(network))),
             Input::Timeout => return self.tell_all(relay, || Input::Timeout),
             Input::Retire => return self.tell_all(relay, || Input::Retire),
+            Input::Resume => return self.tell_all(relay, || Input::Resume),
             Input::EndCircuits => return self.tell_all(relay, || Input::EndCircuits),
             // Only mail brings it, and knows where to.
             Input::Carried { .. } => None,

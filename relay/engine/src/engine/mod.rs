@@ -190,6 +190,7 @@ impl Engine {
             Input::OnionAnswered { ticket, answer } => self.onion_answered(now, ticket, answer, outbox),
             Input::Timeout => self.timeout(now, outbox),
             Input::Retire => self.retiring = true,
+            Input::Resume => self.retiring = false,
             Input::EndCircuits => self.end_circuits(now, outbox),
             Input::StreamConnected { stream, address } => self.stream_connected(now, stream, address, outbox),
             Input::StreamRefused { stream, refusal } => self.stream_refused(now, stream, refusal, outbox),

@@ -163,6 +163,9 @@ impl Engine {
         let (Some(settings), Some(circuit)) = (&self.settings, self.circuits.get(key)) else {
             return Err(EndReason::Internal);
         };
+        if self.retiring {
+            return Err(EndReason::Hibernating);
+        }
         let channel = self.channels.get(circuit.prev.channel);
         let peer = channel.and_then(|channel| channel.peer());
         let rule = match settings.services.any_printable_name {

@@ -76,7 +76,7 @@ const OURS: &str = "FamilyDirectory SigningKeyDirectory StatusPort StatusTokenFi
 
 const TABLE: &[(Fate, &str)] = &[
     (Fate::Honoured, OURS),
-    (Fate::Honoured, "MetricsPort MetricsPortPolicy"),
+    (Fate::Honoured, "AccountingMax AccountingRule AccountingStart MetricsPort MetricsPortPolicy"),
     (
         Fate::Honoured,
         "Address AddressDisableIPv6 AssumeReachable AssumeReachableIPv6 BandwidthBurst BandwidthRate CacheDirectory
@@ -117,11 +117,6 @@ const TABLE: &[(Fate, &str)] = &[
     (
         Fate::WithoutEffect("only an exit of bandwidth measurers uses it"),
         "__SbwsExit",
-    ),
-    (Fate::OffOnly("accounting is not built yet"), "AccountingMax"),
-    (
-        Fate::WithoutEffect("accounting is not built yet"),
-        "AccountingRule AccountingStart",
     ),
     (
         Fate::OffOnly("bridges are not built yet"),

@@ -182,6 +182,7 @@ impl Reading {
             signing_key_lifetime: self
                 .last("SigningKeyLifetime", signing_key_lifetime)
                 .unwrap_or(30 * DAY),
+            accounting: self.accounting(),
             metrics_ports: self.metrics_ports(),
             metrics_policy: self.metrics_policy(),
             status_ports: self.status_ports(),

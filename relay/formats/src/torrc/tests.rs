@@ -75,7 +75,6 @@ fn what_is_not_built_is_refused_unless_it_is_off() {
     }
     for on in [
         "BridgeRelay 1",
-        "AccountingMax 1 GB",
         "ControlPort 9051",
         "DirPort 9030",
         "SocksPort 9050",
@@ -95,13 +94,13 @@ fn what_is_not_built_is_refused_unless_it_is_off() {
 
 #[test]
 fn what_changes_nothing_is_taken_with_a_warning() {
-    let torrc = good("SafeLogging 0\nAccountingRule max");
+    let torrc = good("SafeLogging 0\nKeepalivePeriod 2");
     assert_eq!(
         warnings(&torrc),
         [
             "line 1, column 1: SafeLogging changes nothing: the log has a form of its own and never tells an address \
              of a client",
-            "line 2, column 1: AccountingRule changes nothing: accounting is not built yet",
+            "line 2, column 1: KeepalivePeriod changes nothing: what it tunes is not built yet",
         ]
     );
 }

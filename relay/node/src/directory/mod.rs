@@ -36,6 +36,7 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Config;
 use crate::dircache::Service;
 use crate::keys::Keys;
+use crate::state_store::StateStore;
 use crate::status::Board;
 use crate::traffic::Traffic;
 use fetching::Told;
@@ -57,6 +58,8 @@ pub struct DirectoryContext {
     pub traffic: Arc<Traffic>,
     /// Where it writes what the owner may want to know.
     pub board: Arc<Board>,
+    /// What outlives the process.
+    pub store: Arc<StateStore>,
     /// Turns `true` when the relay is about to stop.
     pub shutdown: watch::Receiver<bool>,
 }
@@ -71,6 +74,7 @@ pub async fn run(context: DirectoryContext) {
         reports,
         traffic,
         board,
+        store,
         mut shutdown,
     } = context;
     let (news, consensus) = watch::channel(None);
@@ -82,6 +86,7 @@ pub async fn run(context: DirectoryContext) {
         traffic,
         service: Arc::clone(&service),
         board,
+        store,
     };
     let (stock, in_stock) = watch::channel(Arc::default());
     let told = Told { network, news, stock };

@@ -28,6 +28,8 @@ pub enum Reason {
     ReachabilityChanged,
     /// The relay has carried far more, or far less, than the last one said.
     BandwidthChanged,
+    /// The quota has put the relay to sleep, or lets it wake.
+    HibernationChanged,
     /// 18 hours old.
     Aged,
     /// The consensus does not list us.
@@ -46,6 +48,7 @@ impl Reason {
             Self::ParameterChanged => "consensus parameter changed",
             Self::ReachabilityChanged => "reachability changed",
             Self::BandwidthChanged => "bandwidth has changed",
+            Self::HibernationChanged => "hibernation changed",
             Self::Aged => "time for new descriptor",
             Self::NotListed => "not listed in consensus",
             Self::Stale => "listed as stale in consensus",

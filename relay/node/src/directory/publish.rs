@@ -36,6 +36,8 @@ pub struct Circumstances {
     pub observed_bandwidth: u64,
     /// Bytes written and read on the days that have ended, if any has.
     pub histories: Option<(BandwidthHistory, BandwidthHistory)>,
+    /// The quota has put the relay to sleep.
+    pub hibernating: bool,
     /// Consensus parameter `publish-dummy-tap-key`: whether a TAP key, which nobody uses, must be in it.
     pub dummy_tap_key: bool,
 }
@@ -130,7 +132,7 @@ pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Resu
         family: &family,
         family_keys: &family_keys,
         family_certs: &family_certs,
-        hibernating: false,
+        hibernating: circumstances.hibernating,
         exit_policy: &config.exit_policy,
         hidden_service_dir: config.directory.cache,
         contact: config.contact_info.as_deref(),

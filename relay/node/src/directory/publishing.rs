@@ -20,6 +20,7 @@ use crate::config::Config;
 use crate::dircache::Service;
 use crate::keys::Keys;
 use crate::netdoc::Consensus;
+use crate::state_store::StateStore;
 use crate::status::Board;
 use crate::traffic::Traffic;
 
@@ -44,6 +45,7 @@ pub(super) struct Ears {
     pub(super) traffic: Arc<Traffic>,
     pub(super) service: Arc<Service>,
     pub(super) board: Arc<Board>,
+    pub(super) store: Arc<StateStore>,
 }
 
 /// Everything that publishing depends on, and where it stands.
@@ -63,6 +65,7 @@ pub(super) struct Publishing {
     uploads: Uploads,
     dummy_tap_key: bool,
     troubled: bool,
+    hibernation: watch::Receiver<bool>,
 }
 
 impl Publishing {
@@ -71,7 +74,8 @@ impl Publishing {
         let config = Arc::clone(&ears.config.borrow_and_update());
         let keys = Arc::clone(&ears.keys.borrow_and_update());
         let consensus = ears.consensus.borrow_and_update().clone();
-        let memory = Memory::open(&config.data_directory);
+        let memory = Memory::new(Arc::clone(&ears.store));
+        let hibernation = ears.board.hibernation();
         let publishing = Self {
             started: Instant::now(),
             observed: memory.observed(now, config.testing_network),
@@ -87,6 +91,7 @@ impl Publishing {
             uploads: Uploads::default(),
             dummy_tap_key: true,
             troubled: false,
+            hibernation,
             ears,
         };
         publishing.announce_tests();
@@ -117,6 +122,10 @@ impl Publishing {
                 },
                 changed = self.ears.keys.changed() => match changed {
                     Ok(()) => self.on_keys(),
+                    Err(_) => return,
+                },
+                changed = self.hibernation.changed() => match changed {
+                    Ok(()) => self.on_hibernation(),
                     Err(_) => return,
                 },
                 changed = self.ears.consensus.changed() => match changed {
@@ -186,10 +195,16 @@ impl Publishing {
         let Some(reason) = self.publication.due(now, self.listing(), interval) else {
             return;
         };
+        let hibernating = *self.hibernation.borrow();
         let circumstances = Circumstances {
             now,
             uptime: self.started.elapsed(),
-            observed_bandwidth: self.observed.bytes_per_second(),
+            observed_bandwidth: if hibernating {
+                0
+            } else {
+                self.observed.bytes_per_second()
+            },
+            hibernating,
             histories: self.observed.histories(),
             dummy_tap_key: self.dummy_tap_key,
         };
@@ -205,7 +220,7 @@ impl Publishing {
                 let (authorities, testing) = (&self.config.authorities, self.config.testing_network);
                 let voting = authorities.iter().filter(|one| one.v3_identity.is_some()).count();
                 let digest = hex::encode_upper(made.server.sha1);
-                self.ears.board.note_descriptor(digest, now, false, voting);
+                self.ears.board.note_descriptor(digest, now, hibernating, voting);
                 self.uploads = Uploads::begin(made.body(), reason, authorities, testing, now);
                 self.troubled = false;
             }
@@ -341,6 +356,14 @@ impl Publishing {
             self.publication.mark(Reason::SettingsChanged);
         }
         self.config = config;
+    }
+
+    /// Asleep, or awake again: then it begins anew, as far as others are concerned.
+    fn on_hibernation(&mut self) {
+        if !*self.hibernation.borrow_and_update() {
+            self.started = Instant::now();
+        }
+        self.publication.mark(Reason::HibernationChanged);
     }
 
     fn on_keys(&mut self) {

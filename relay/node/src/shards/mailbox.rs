@@ -11,6 +11,7 @@ use relay_engine::Tally;
 use relay_engine::door::{Load, OnionAnswer, ShardId, Ticket};
 use relay_engine::network::NetworkView;
 use relay_engine::settings::Settings;
+use relay_formats::facts::AccountingState;
 use tokio::sync::oneshot;
 
 use super::siblings::Place;
@@ -59,6 +60,8 @@ pub enum Order {
         /// Its place among the links, counted already.
         place: Place,
     },
+    /// Sleep as the quota wants, or wake.
+    Hibernate(AccountingState),
     /// Stop listening, refuse new circuits, say when none is open.
     Retire,
     /// Say what has been counted; the answer also shows that the shard is alive.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use super::quota;
 use super::start::{Relay, limits_of, settings};
 use crate::cli::CommandLine;
 use crate::config::Config;
@@ -116,6 +117,7 @@ pub(super) fn reload(line: &CommandLine, relay: &mut Relay) {
     }
     relay.config.send_replace(Arc::new(held.with_changes_of(next)));
     relay.rates.change(Instant::now(), limits_of(&relay.config.borrow()));
+    quota::reload(relay);
     relay.resolver.change(relay.config.borrow().server_dns());
     tell_settings(relay);
     if look_after_keys(relay).is_err() {

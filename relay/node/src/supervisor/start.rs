@@ -11,12 +11,14 @@ use rand::Rng;
 use relay_engine::door::Report;
 use relay_engine::network::NetworkView;
 use relay_engine::settings::{OnionKey, Settings, StreamServices};
+use relay_formats::facts::AccountingState;
 use relay_formats::torrc::Torrc;
 use tokio::sync::{mpsc, watch};
 use x25519_dalek::PublicKey;
 
 use super::news::{News, listen_for_signals};
 use super::torrc_watch;
+use crate::accounting::keeper::Keeper;
 use crate::admin::{self, Admin, BindError};
 use crate::cli::CommandLine;
 use crate::config::{Config, Listen};
@@ -35,6 +37,7 @@ use crate::rate::{Limits, RateLimits};
 use crate::reports;
 use crate::shards::{self, ExitStart, Mailbox, Order, ShardStart, Siblings};
 use crate::startup::{self, StartError};
+use crate::state_store::StateStore;
 use crate::status::Board;
 use crate::traffic::Traffic;
 use crate::user::{self, UserError};
@@ -64,6 +67,12 @@ pub(super) struct Relay {
     pub(super) board: Arc<Board>,
     /// Its OR listeners among the open connections.
     pub(super) listening: Vec<OpenConnection>,
+    /// Where it listens while it is awake.
+    pub(super) bound: Vec<SocketAddr>,
+    /// Keeps to the quota.
+    pub(super) keeper: Keeper,
+    /// Where the quota has the relay, as the shards know it.
+    pub(super) hibernation: AccountingState,
     pub(super) log: LogHandle,
     /// The port of each ORPort line, `auto` resolved.
     pub(super) ports: Vec<u16>,
@@ -151,7 +160,10 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
         connections.open(Kind::OrListener, Began::Us, address.ip())
     };
     let listening = bound.iter().map(count).collect();
-    board.note_listening(bound);
+    board.note_listening(bound.clone());
+    let store = Arc::new(StateStore::open(&config.data_directory));
+    let mut keeper = Keeper::new(Arc::clone(&store), Arc::clone(&rates), Arc::clone(&board));
+    keeper.configure(&config, keys.rsa_identity(), SystemTime::now());
     // The first shard accepts for all.
     let mut listeners = Some(listeners);
     for berth in berths {
@@ -180,7 +192,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
     }
     drop(report);
     tracing::info!("Carrying cells on {} threads.", config.shards);
-    let relay = Relay {
+    let mut relay = Relay {
         config: watch::Sender::new(config),
         keys: watch::Sender::new(keys),
         shutdown: watch::Sender::new(false),
@@ -192,6 +204,9 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
         resolver,
         board: Arc::clone(&board),
         listening,
+        bound,
+        keeper,
+        hibernation: AccountingState::Awake,
         log,
         ports,
         _lock: lock,
@@ -209,7 +224,9 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
             shutdown: relay.shutdown.subscribe(),
         },
     )?;
-    start_directory(&relay, network, reports, service, traffic, tell)?;
+    // Before anybody hears of us: who wakes late must not be published as awake.
+    super::quota::look(&mut relay);
+    start_directory(&relay, store, network, reports, service, traffic, tell)?;
     Ok((relay, news))
 }
 
@@ -316,6 +333,7 @@ fn seed() -> [u8; 32] {
 /// The directory part in a thread of its own, with the two messengers between it and the shards.
 fn start_directory(
     relay: &Relay,
+    store: Arc<StateStore>,
     network: watch::Sender<Arc<NetworkView>>,
     reports: mpsc::Receiver<Report>,
     service: Arc<Service>,
@@ -334,6 +352,7 @@ fn start_directory(
         reports: heard,
         traffic,
         board: Arc::clone(&relay.board),
+        store,
         shutdown: relay.shutdown.subscribe(),
     };
     let shards = relay.shards.clone();

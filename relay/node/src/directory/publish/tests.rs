@@ -23,6 +23,7 @@ fn circumstances() -> Circumstances {
         now: noon(),
         uptime: Duration::from_secs(7),
         observed_bandwidth: 0,
+        hibernating: false,
         histories: None,
         dummy_tap_key: true,
     }

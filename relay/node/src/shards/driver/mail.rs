@@ -20,6 +20,7 @@ impl Driver {
                 Order::OnionAnswered { ticket, answer } => self.tell(Input::OnionAnswered { ticket, answer }),
                 Order::ExitRules(rules) => self.use_exit_rules(rules),
                 Order::NameAnswered { key, outcome } => self.on_name(&key, &outcome),
+                Order::Hibernate(state) => self.sleep_or_wake(state),
                 Order::Retire => self.retire(),
                 Order::Count(answer) => {
                     // Who asked may have lost patience.

@@ -39,6 +39,7 @@ mod links;
 mod mail;
 mod pacing;
 mod reading;
+mod sleeping;
 mod streams;
 mod writing;
 
@@ -169,6 +170,8 @@ struct Driver {
     exits: Exits,
     directory: directory::DirectoryStreams,
     retiring: bool,
+    /// The quota has it refuse what is new.
+    asleep: bool,
     quiet_said: bool,
     /// When the thread ends, whatever is still open then; none until it is told to stop.
     stop_at: Option<Duration>,
@@ -204,6 +207,7 @@ impl Driver {
             refill_at: None,
             directory: directory::DirectoryStreams::default(),
             retiring: false,
+            asleep: false,
             quiet_said: false,
             stop_at: None,
             cipher: vec![0; Session::unfinished_bytes_max() + READ_BYTES_MAX],
