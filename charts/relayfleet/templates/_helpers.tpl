@@ -59,6 +59,16 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
   verbs: [delete]
 {{- end }}
 {{- if eq .Values.watchNamespace "" }}
+# Addresses are the cluster's; what Pod Security enforces in a namespace decides who may use which.
+- apiGroups: [relayfleet.io]
+  resources: [addresspools]
+  verbs: [get, list, watch]
+- apiGroups: [relayfleet.io]
+  resources: [addresspools/status]
+  verbs: [update]
+- apiGroups: [""]
+  resources: [namespaces]
+  verbs: [get]
 # Whether a pod's node is gone or out of service: a proof that the pod's process has ended.
 - apiGroups: [""]
   resources: [nodes]

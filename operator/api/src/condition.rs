@@ -20,12 +20,16 @@ pub const SIGNING_KEY_FRESH: &str = "SigningKeyFresh";
 /// Of a RelaySet: something is still to be done.
 pub const PROGRESSING: &str = "Progressing";
 
+/// The relay sees the addresses of those who connect, or its defences would take them all for one.
+pub const SOURCE_KEPT: &str = "SourceKept";
+
 /// Every condition type of a Relay, in the order in which they stand in the status.
-pub const TYPES: [&str; 6] = [
+pub const TYPES: [&str; 7] = [
     READY,
     IDENTITY_BOUND,
     SIGNING_KEY_FRESH,
     CONFIG_ACCEPTED,
     UPDATED,
     FENCED,
+    SOURCE_KEPT,
 ];

@@ -13,6 +13,7 @@ pub mod condition;
 pub mod days;
 pub mod family;
 pub mod names;
+pub mod pool;
 pub mod relay;
 pub mod set;
 
@@ -23,6 +24,8 @@ pub use family::status::{FamilyId, FamilyIdState, RelayFamilyStatus};
 pub use family::{ExternalMember, FamilyContact, FamilyRef, RelayFamily, RelayFamilySpec, Rotation};
 pub use relay::accounting::{Accounting, AccountingInterval, AccountingRule, AccountingStart};
 pub use relay::exit::Exit;
+pub use pool::status::{AddressPoolStatus, Allocation};
+pub use pool::{AddressPool, AddressPoolSpec, Exposure, LoadBalancer, PoolAddress, PoolRef, PortRange};
 pub use relay::identity::{Custody, Identity};
 pub use relay::lifecycle::{DeletionPolicy, RunState};
 pub use relay::pod::{PodOverrides, Resources, Toleration};
@@ -45,6 +48,7 @@ pub const VERSION: &str = "v1alpha1";
 /// A definition that cannot be written as YAML; a test writes them all, so that this is found there.
 pub fn crds() -> Result<Vec<(&'static str, String)>, Box<dyn std::error::Error>> {
     Ok(vec![
+        ("addresspools.yaml", yaml(&AddressPool::crd())?),
         ("relayfamilies.yaml", yaml(&RelayFamily::crd())?),
         ("relays.yaml", yaml(&Relay::crd())?),
         ("relaysets.yaml", yaml(&RelaySet::crd())?),

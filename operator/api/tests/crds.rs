@@ -22,7 +22,11 @@ fn the_crds_in_the_tree_are_those_of_the_types() {
 fn every_field_is_described() {
     use kube::CustomResourceExt as _;
     let mut silent = Vec::new();
-    for crd in [operator_api::Relay::crd(), operator_api::RelayFamily::crd()] {
+    for crd in [
+        operator_api::Relay::crd(),
+        operator_api::RelayFamily::crd(),
+        operator_api::AddressPool::crd(),
+    ] {
         let crd = serde_json::to_value(crd).unwrap();
         let schema = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"];
         for top in ["spec", "status"] {

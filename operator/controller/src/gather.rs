@@ -26,6 +26,7 @@ pub(crate) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
     let seen = tokio::try_join!(
         network(cluster, &relay),
         family(cluster, &relay),
+        crate::pools::look(cluster, &relay),
         kept(cluster, &relay),
         look::<PartialObjectMeta<Secret>>(cluster, &relay, &identity),
         look::<PartialObjectMeta<Secret>>(cluster, &relay, &signing),
@@ -34,11 +35,12 @@ pub(crate) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
         look::<Service>(cluster, &relay, name),
         look::<Pod>(cluster, &relay, name),
     )?;
-    let (network, family, custody, identity, signing, torrc, claim, service, pod) = seen;
+    let (network, family, pool, custody, identity, signing, torrc, claim, service, pod) = seen;
     Ok(Some(Observed {
         relay,
         network,
         family,
+        pool,
         custody,
         identity,
         signing,

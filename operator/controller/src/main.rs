@@ -14,6 +14,7 @@ mod families;
 mod fence;
 mod gather;
 mod lease;
+mod pools;
 mod reconcile;
 mod server;
 mod sets;
@@ -87,7 +88,8 @@ async fn work(cluster: Arc<Cluster>, arguments: &Arguments, stop: Receiver<bool>
         watch::run(Arc::clone(&cluster), namespace, arguments.concurrency, stop.clone()),
         fence::run(Arc::clone(&cluster), namespace, arguments.concurrency, stop.clone()),
         sets::run(Arc::clone(&cluster), namespace, stop.clone()),
-        families::run(cluster, namespace, stop),
+        families::run(Arc::clone(&cluster), namespace, stop.clone()),
+        pools::run(cluster, namespace, stop),
     );
 }
 

@@ -15,12 +15,13 @@ use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt as _};
-use operator_api::{Relay, RelayFamily, names};
+use operator_api::{AddressPool, Relay, RelayFamily, names};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch::Receiver;
 use tracing::{debug, warn};
 
 use crate::cluster::Cluster;
+use crate::pools::tenants;
 use crate::reconcile::{RoundError, reconcile};
 
 type GuardedRelay = DeserializeGuard<Relay>;
@@ -39,11 +40,21 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
     let config_maps = scoped::<PartialObjectMeta<ConfigMap>>(&cluster.client, namespace);
     let by_network = relays_of_network(relays.store());
     let by_family = members_of_family(relays.store());
+    let by_pool = tenants(relays.store());
     let backoff = Arc::new(Backoff::default());
     let failed = Arc::clone(&backoff);
     let rounds = watching::<Pod>(relays, &cluster.client, namespace);
     let rounds = watching::<Service>(rounds, &cluster.client, namespace);
     let rounds = watching::<PersistentVolumeClaim>(rounds, &cluster.client, namespace);
+    // Pools are the cluster's: an operator of one namespace has no right to them.
+    let rounds = match namespace {
+        Some(_) => rounds,
+        None => rounds.watches(
+            Api::<DeserializeGuard<AddressPool>>::all(cluster.client.clone()),
+            watcher::Config::default(),
+            move |found| by_pool(&found),
+        ),
+    };
     let rounds = watching::<Secret>(rounds, &cluster.client, namespace)
         .watches(config_maps, watcher::Config::default(), move |found| by_network(&found))
         .watches(

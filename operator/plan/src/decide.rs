@@ -84,7 +84,7 @@ pub fn decide(seen: &Observed, settings: &Settings, now: &Time) -> Option<Plan> 
     if seen.relay.metadata.deletion_timestamp.is_some() {
         return crate::farewell::farewell(seen);
     }
-    let accepted = validate(&seen.relay, &seen.network, &seen.family, settings);
+    let accepted = validate(&seen.relay, &seen.network, &seen.family, &seen.pool, settings);
     let identity = identity_verdict(seen, settings);
     let next_pod = accepted
         .as_ref()

@@ -71,11 +71,18 @@ pub(crate) fn config_refused(view: &View<'_>) -> Option<Hurdle> {
         Refusal::NetworkMissing { .. } => "NetworkMissing",
         Refusal::Network { .. } => "NetworkInvalid",
         Refusal::FamilyMissing(_) => "FamilyMissing",
+        Refusal::PoolMissing(_) => "PoolMissing",
+        Refusal::PoolForbidden => "PoolForbidden",
+        Refusal::PoolNotAllowed { .. } => "PoolNotAllowed",
+        Refusal::AwaitingAddress(_) => "AwaitingAddress",
+        Refusal::PodSecurity { .. } => "PodSecurity",
         Refusal::NoTorImage => "NoImage",
         Refusal::Torrc { .. } => "TorrcRefused",
         _ => "SpecInvalid",
     };
-    Some(Hurdle::standing(reason, refusal.to_string()))
+    let passing = matches!(refusal, Refusal::AwaitingAddress(_));
+    let message = refusal.to_string();
+    Some(Hurdle { reason, message, passing })
 }
 
 pub(crate) fn identity_not_bound(view: &View<'_>) -> Option<Hurdle> {

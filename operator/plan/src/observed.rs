@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::core::{ObjectMeta, PartialObjectMeta};
 use kube::{Resource, ResourceExt as _};
-use operator_api::{Relay, RelayFamily, names};
+use operator_api::{AddressPool, Relay, RelayFamily, names};
 
 /// An object whose name we claim.
 #[derive(Debug, Clone, PartialEq)]
@@ -75,6 +75,24 @@ pub enum FamilySeen {
     There(Box<RelayFamily>),
 }
 
+/// The pool that the Relay names.
+#[derive(Debug, Clone, PartialEq)]
+pub enum PoolSeen {
+    /// It names none.
+    Unnamed,
+    /// There is none of that name.
+    Missing,
+    /// The operator may not read it: it looks after one namespace only.
+    Forbidden,
+    /// There is.
+    There {
+        /// The pool.
+        pool: Box<AddressPool>,
+        /// What the Relay's namespace enforces (its label `pod-security.kubernetes.io/enforce`).
+        pod_security: Option<String>,
+    },
+}
+
 /// All facts of one round. The identity is seen without its keys: nothing here is secret.
 #[derive(Debug, Clone)]
 pub struct Observed {
@@ -84,6 +102,8 @@ pub struct Observed {
     pub network: NetworkText,
     /// Its family.
     pub family: FamilySeen,
+    /// Its pool of addresses.
+    pub pool: PoolSeen,
     /// Metadata of the Secret in the operator's namespace that keeps the identity.
     pub custody: Seen<PartialObjectMeta<Secret>>,
     /// Metadata of the identity Secret beside the Relay.

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use operator_api::{Custody, RelayStatus, condition};
+use operator_api::{Custody, Exposure, RelayStatus, condition};
 
 use crate::desired::signing;
 use crate::hurdles::pod::{outdated, unfenced};
@@ -67,6 +67,7 @@ pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
             ),
         ),
         (condition::UPDATED, updated(view)),
+        (condition::SOURCE_KEPT, source_kept(view)),
         (
             condition::FENCED,
             unfenced(view).map_or_else(
@@ -129,6 +130,39 @@ fn signing_key(view: &View<'_>, now: &Time) -> Answer {
         Some(_) => Answer::yes(
             "Fresh",
             "the operator renews the signing key when half of its time is left",
+        ),
+    }
+}
+
+/// Defences against floods count by address: behind an exposure that puts its own on every connection, all clients are one.
+fn source_kept(view: &View<'_>) -> Answer {
+    let accepted = match view.accepted {
+        Ok(accepted) => accepted,
+        Err(_) => return Answer::of("Unknown", "NotAccepted", "the spec cannot be used; ConfigAccepted says why"),
+    };
+    let service = view.seen.service.ours().and_then(|service| service.spec.as_ref());
+    let masquerades = service.is_some_and(|spec| {
+        let outside = matches!(spec.type_.as_deref(), Some("LoadBalancer" | "NodePort"));
+        outside && spec.external_traffic_policy.as_deref() != Some("Local")
+    });
+    match (&accepted.place, accepted.address) {
+        (Some(_), _) if masquerades => Answer::of(
+            "False",
+            "Masquerades",
+            "the Service's externalTrafficPolicy is not Local: nodes put their own address on connections, and the relay takes \
+             all clients for one. The operator puts it right; if that lasts, see who changes it",
+        ),
+        (Some(place), _) if matches!(place.exposure, Exposure::LoadBalancer | Exposure::NodePort) => Answer::yes(
+            "Local",
+            "the Service keeps the client's address (externalTrafficPolicy: Local), unless the load balancer itself is a proxy",
+        ),
+        (Some(_), _) => Answer::yes("Host", "connections come to the node's own port"),
+        (None, None) => Answer::yes("PodAddress", "connections come to the pod's own address"),
+        (None, Some(_)) => Answer::of(
+            "Unknown",
+            "NotTheOperators",
+            "spec.address is Static: how traffic gets from there to the pod is not the operator's. See to it that the client's \
+             address is kept (a Service needs externalTrafficPolicy: Local), or use an AddressPool",
         ),
     }
 }

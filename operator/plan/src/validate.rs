@@ -6,7 +6,7 @@ use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::Affinity;
 use kube::ResourceExt as _;
-use operator_api::{AddressSource, Bandwidth, Custody, Engine, Relay, Role, names};
+use operator_api::{AddressSource, Bandwidth, Custody, Engine, Exposure, Relay, Role, names};
 use relay_formats::nickname::{BadNickname, Nickname};
 use relay_formats::torrc::Torrc;
 
@@ -16,8 +16,9 @@ use crate::desired::torrc::torrc_text;
 use crate::family::contact::contact_line;
 use crate::identity::custody_of;
 use crate::network::{BadNetwork, network_lines};
-use crate::observed::{FamilySeen, NetworkText};
+use crate::observed::{FamilySeen, NetworkText, PoolSeen};
 use crate::overrides::{BadAffinity, affinity};
+use crate::pool::{Place, allows, place_of};
 use crate::settings::Settings;
 
 /// A Relay that can be run.
@@ -31,6 +32,8 @@ pub struct Accepted {
     pub or_port: u16,
     /// The address to publish; `None` is the pod's own.
     pub address: Option<Ipv4Addr>,
+    /// What it has of its pool.
+    pub place: Option<Place>,
     /// As in the spec, in bytes per second.
     pub bandwidth: Option<Rates>,
     /// torrc lines about how much it may carry.
@@ -74,6 +77,40 @@ pub enum Refusal {
     /// The family is not there.
     #[error("spec.family.name: there is no RelayFamily {0} in this namespace; make it, or leave spec.family out")]
     FamilyMissing(String),
+    /// The pool is not there.
+    #[error("spec.addressPool.name: there is no AddressPool {0}; make it, or leave spec.addressPool out")]
+    PoolMissing(String),
+    /// The operator may not read pools.
+    #[error(
+        "spec.addressPool: this operator looks after one namespace only and may not read AddressPools, which are the cluster's; \
+         leave it out and use spec.address, or install the operator for all namespaces"
+    )]
+    PoolForbidden,
+    /// The pool does not let the namespace in.
+    #[error("spec.addressPool: AddressPool {pool} does not let in namespace {namespace}; add it to its allowedNamespaces")]
+    PoolNotAllowed {
+        /// The pool.
+        pool: String,
+        /// The Relay's namespace.
+        namespace: String,
+    },
+    /// The ledger has no entry yet.
+    #[error("AddressPool {0} has not given the relay an address yet; if that lasts, its condition Ready says why")]
+    AwaitingAddress(String),
+    /// Pod Security would refuse the pod.
+    #[error(
+        "namespace {namespace} enforces Pod Security {level}, which refuses pods with {exposure:?}. Put such relays into a \
+         namespace of their own, labelled pod-security.kubernetes.io/enforce=privileged; or use a pool with exposure \
+         LoadBalancer or NodePort"
+    )]
+    PodSecurity {
+        /// What the pool asks for.
+        exposure: Exposure,
+        /// The Relay's namespace.
+        namespace: String,
+        /// What it enforces.
+        level: String,
+    },
     /// `engine: Tor` cannot take a new signing key while it runs.
     #[error("spec.identity.custody: C tor takes no new signing key while it runs; write InPod, or leave custody out")]
     Custody,
@@ -127,6 +164,7 @@ pub fn validate(
     relay: &Relay,
     network: &NetworkText,
     family: &FamilySeen,
+    pool: &PoolSeen,
     settings: &Settings,
 ) -> Result<Accepted, Refusal> {
     let spec = &relay.spec;
@@ -136,11 +174,13 @@ pub fn validate(
     if spec.role == Role::Bridge {
         return Err(Refusal::Bridge);
     }
+    let place = place(relay, pool)?;
     let accepted = Accepted {
         nickname: spec.nickname.parse()?,
         contact: contact(&spec.contact, relay, family)?,
-        or_port: spec.or_port,
-        address: address(relay)?,
+        or_port: place.as_ref().map_or(spec.or_port, |place| place.port),
+        address: address(relay, place.as_ref())?,
+        place,
         bandwidth: spec.bandwidth.as_ref().map(rates).transpose()?,
         accounting: spec.accounting.as_ref().map(accounting_lines).unwrap_or_default(),
         exit: exit_lines(relay, settings)?,
@@ -186,7 +226,35 @@ fn family_contact(relay: &Relay, family: &FamilySeen) -> Result<Option<String>, 
     }
 }
 
-fn address(relay: &Relay) -> Result<Option<Ipv4Addr>, Refusal> {
+/// What the pool's ledger says, once the Relay may have it there.
+fn place(relay: &Relay, pool: &PoolSeen) -> Result<Option<Place>, Refusal> {
+    let Some(named) = &relay.spec.address_pool else {
+        return Ok(None);
+    };
+    let (pool, pod_security) = match pool {
+        PoolSeen::There { pool, pod_security } => (pool, pod_security.as_deref()),
+        PoolSeen::Forbidden => return Err(Refusal::PoolForbidden),
+        PoolSeen::Unnamed | PoolSeen::Missing => return Err(Refusal::PoolMissing(named.name.clone())),
+    };
+    let namespace = relay.namespace().unwrap_or_default();
+    if !allows(pool, &namespace) {
+        let pool = named.name.clone();
+        return Err(Refusal::PoolNotAllowed { pool, namespace });
+    }
+    if let (Exposure::HostPort | Exposure::HostNetwork, Some(level @ ("baseline" | "restricted"))) =
+        (pool.spec.exposure, pod_security)
+    {
+        let (exposure, level) = (pool.spec.exposure, level.to_owned());
+        return Err(Refusal::PodSecurity { exposure, namespace, level });
+    }
+    let place = place_of(pool, &namespace, &relay.name_any());
+    place.map(Some).ok_or_else(|| Refusal::AwaitingAddress(named.name.clone()))
+}
+
+fn address(relay: &Relay, place: Option<&Place>) -> Result<Option<Ipv4Addr>, Refusal> {
+    if let Some(place) = place {
+        return place.address.ipv4.parse().map(Some).map_err(|_| Refusal::Address);
+    }
     match (relay.spec.address.source, &relay.spec.address.ipv4) {
         (AddressSource::Pod, _) => Ok(None),
         (AddressSource::Static, Some(text)) => text.parse().map(Some).map_err(|_| Refusal::Address),

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::byte_rate::ByteRate;
 use crate::family::FamilyRef;
+use crate::pool::PoolRef;
 use accounting::Accounting;
 use exit::Exit;
 use identity::Identity;
@@ -39,6 +40,7 @@ use status::RelayStatus;
            the pod and keeps keys and volume; a Relay of the same name takes them up again.",
     selectable = ".spec.role",
     selectable = ".spec.family.name",
+    selectable = ".spec.addressPool.name",
     printcolumn(name = "Role", type_ = "string", json_path = ".spec.role"),
     printcolumn(name = "Nickname", type_ = "string", json_path = ".spec.nickname"),
     printcolumn(name = "Fingerprint", type_ = "string", json_path = ".status.identity.rsaFingerprint"),
@@ -57,6 +59,7 @@ use status::RelayStatus;
     printcolumn(name = "Ed25519", type_ = "string", json_path = ".status.identity.ed25519Id", priority = "1"),
     validation = rules::relay_name_characters(),
     validation = rules::relay_name_length(),
+    validation = rules::pool_or_static(),
     validation = rules::no_bridge_in_a_family(),
     validation = rules::custody_of_c_tor(),
     validation = rules::deletion_is_confirmed()
@@ -87,6 +90,10 @@ pub struct RelaySpec {
     /// Which IPv4 address the relay publishes. By default the pod's own.
     #[serde(default)]
     pub address: Address,
+
+    /// The pool of public addresses that the relay gets its address and port from. Then `orPort` and `address` say nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address_pool: Option<PoolRef>,
 
     /// How much the relay may carry. Without it the relay carries what the line and the processor give.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,6 +17,11 @@ pub(super) fn relay_name_length() -> Rule {
     ))
 }
 
+pub(super) fn pool_or_static() -> Rule {
+    Rule::new("!has(self.spec.addressPool) || self.spec.address.source == 'Pod'")
+        .message("spec.addressPool: leave it out, or leave spec.address out: the pool gives the address")
+}
+
 pub(super) fn no_bridge_in_a_family() -> Rule {
     Rule::new("self.spec.role != 'Bridge' || !has(self.spec.family)")
         .message("spec.family: leave it out: a family's list would tell where the bridge is")

@@ -57,7 +57,7 @@ pub(crate) fn count(server: &Server, namespace: &str, verb: &str, resource: &str
     writes(server, namespace).iter().filter(this).count()
 }
 
-fn all_requests(server: &Server) -> Vec<Request> {
+pub(crate) fn all_requests(server: &Server) -> Vec<Request> {
     let log = std::fs::read_to_string(server.path("audit.log")).unwrap_or_default();
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     entries

@@ -15,6 +15,7 @@ mod identity;
 mod kubelet;
 mod manifests;
 mod operator;
+mod pools;
 mod rounds;
 mod server;
 mod sets;

@@ -19,21 +19,28 @@ impl Operator {
         Self::start_as(server, namespace, "first")
     }
 
+    /// For the Relays of all namespaces: only on a server of its own, or it meddles with other tests' Relays.
+    pub(crate) fn start_for_all(server: &Server, namespace: &str) -> Self {
+        Self::run(server, namespace, "all", &["--relay-image=relay:1"])
+    }
+
     pub(crate) fn start_as(server: &Server, namespace: &str, instance: &str) -> Self {
         Self::start_with(server, namespace, instance, &["--relay-image=relay:1"])
     }
 
     pub(crate) fn start_with(server: &Server, namespace: &str, instance: &str, more: &[&str]) -> Self {
+        let watched = format!("--watch-namespace={namespace}");
+        Self::run(server, namespace, instance, &[&[watched.as_str()], more].concat())
+    }
+
+    fn run(server: &Server, namespace: &str, instance: &str, more: &[&str]) -> Self {
         let log = server.path(&format!("operator-{namespace}-{instance}-{:?}.log", Instant::now()));
         let process = Command::new(env!("CARGO_BIN_EXE_operator"))
             .arg("--kubeconfig")
             .arg(server.path("operator.kubeconfig"))
             .args(["--listen=127.0.0.1:0", "--lease-seconds=5"])
             .args(more)
-            .args([
-                format!("--watch-namespace={namespace}"),
-                format!("--instance={namespace}-{instance}"),
-            ])
+            .arg(format!("--instance={namespace}-{instance}"))
             .arg(format!("--custody-namespace={KEYS}"))
             .args([
                 "--lease-name=relayfleet".to_owned(),

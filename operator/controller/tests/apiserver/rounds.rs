@@ -16,7 +16,10 @@ pub(crate) struct Scene {
 
 impl Scene {
     pub(crate) fn new(namespace: &'static str) -> Self {
-        let server = server();
+        Self::on(server(), namespace)
+    }
+
+    pub(crate) fn on(server: Arc<Server>, namespace: &'static str) -> Self {
         server.namespace(namespace);
         let lease = "relayfleet-lease";
         let role = server.kubectl(&["-n", "relayfleet-system", "get", "role", lease, "-o", "json"]);

@@ -40,6 +40,11 @@ pub(crate) fn server() -> Arc<Server> {
     fresh
 }
 
+/// One that no other test uses.
+pub(crate) fn server_alone() -> Arc<Server> {
+    Arc::new(Server::start())
+}
+
 impl Server {
     fn start() -> Self {
         let programs = PathBuf::from(std::env::var_os("RELAYFLEET_BIN").expect(

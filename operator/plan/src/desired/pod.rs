@@ -12,7 +12,7 @@ use k8s_openapi::api::core::v1::{
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use kube::ResourceExt as _;
-use operator_api::{Custody, Engine, Relay, names};
+use operator_api::{Custody, Engine, Exposure, Relay, names};
 use relay_formats::family_bundle::FILE_SUFFIX;
 use relay_formats::key_file;
 use sha2::{Digest as _, Sha256};
@@ -23,6 +23,7 @@ use crate::family::SHARDS_MAX;
 use crate::family::shard::{self, BUNDLE_KEY};
 use crate::identity::custody_of;
 use crate::overrides::lay_over;
+use crate::pool::Place;
 use crate::settings::{Settings, pull_policy_text};
 use crate::validate::Accepted;
 
@@ -68,6 +69,9 @@ pub fn pod(relay: &Relay, accepted: &Accepted, settings: &Settings) -> Pod {
     if let Some(overrides) = &relay.spec.pod {
         lay_over(&mut pod, overrides);
     }
+    if let (Some(place), Some(spec)) = (&accepted.place, pod.spec.as_mut()) {
+        put_in_place(spec, place);
+    }
     let cold = cold_lines(relay, accepted);
     if let Some(annotations) = pod.metadata.annotations.as_mut() {
         annotations.insert(
@@ -76,6 +80,25 @@ pub fn pod(relay: &Relay, accepted: &Accepted, settings: &Settings) -> Pod {
         );
     }
     pod
+}
+
+/// What the pool's exposure asks of the pod, after what the owner lays over it: the address is on that node and no other.
+fn put_in_place(spec: &mut PodSpec, place: &Place) {
+    if let Some(node) = &place.address.node {
+        let selector = spec.node_selector.get_or_insert_default();
+        selector.insert("kubernetes.io/hostname".to_owned(), node.clone());
+    }
+    if place.exposure == Exposure::HostNetwork {
+        spec.host_network = Some(true);
+        spec.dns_policy = Some("ClusterFirstWithHostNet".to_owned());
+    }
+    // A pod in the node's network has its ports there; Kubernetes wants it said.
+    if matches!(place.exposure, Exposure::HostPort | Exposure::HostNetwork) {
+        let ports = spec.containers.iter_mut().flat_map(|container| container.ports.iter_mut().flatten());
+        for port in ports.filter(|port| port.name.as_deref() == Some(OR_PORT_NAME)) {
+            port.host_port = Some(i32::from(place.port));
+        }
+    }
 }
 
 /// Labels and annotations are a part of the pod's shape too: who changes them wants to see them.

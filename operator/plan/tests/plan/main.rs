@@ -7,5 +7,6 @@ mod custody;
 mod family;
 mod life;
 mod objects;
+mod pool;
 mod sets;
 mod world;

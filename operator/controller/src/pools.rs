@@ -1,0 +1,173 @@
+//! The loop for AddressPools: reads who wants an address, writes the ledger.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::jiff::Timestamp;
+use kube::api::{ListParams, PostParams};
+use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::runtime::controller::{self, Action, Config, Controller};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
+use kube::{Api, Resource as _, ResourceExt as _};
+use operator_api::{AddressPool, Allocation, Relay};
+use operator_plan::pool::Claim;
+use operator_plan::{PoolObserved, PoolSeen, decide_pool};
+use tokio::sync::watch::Receiver;
+use tracing::{debug, info, warn};
+
+use crate::apply::count;
+use crate::cluster::Cluster;
+use crate::reconcile::RoundError;
+use crate::watch::stopped;
+
+type GuardedPool = DeserializeGuard<AddressPool>;
+type GuardedRelay = DeserializeGuard<Relay>;
+
+/// Watches tell of every change; this is for the one that was missed.
+const LOOK_AGAIN: Duration = Duration::from_secs(10 * 60);
+const LOOK_AGAIN_SOON: Duration = Duration::from_millis(300);
+const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
+/// A fleet that comes up asks for many addresses: one write gives them all.
+const GATHERING: Duration = Duration::from_secs(1);
+/// What Pod Security enforces in a namespace.
+const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
+
+/// Runs until asked to stop. Pools are the cluster's: an operator of one namespace has none.
+pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, stop: Receiver<bool>) {
+    if namespace.is_some() {
+        return stopped(stop).await;
+    }
+    let api: Api<GuardedPool> = Api::all(cluster.client.clone());
+    let pools = Controller::new(api, watcher::Config::default()).with_config(Config::default().concurrency(4));
+    let all = every(pools.store());
+    let (by_relay, by_pool) = (all.clone(), all);
+    pools
+        .watches(
+            Api::<GuardedRelay>::all(cluster.client.clone()),
+            watcher::Config::default(),
+            move |_| by_relay(),
+        )
+        // An address that leaves one pool may be another's.
+        .watches(
+            Api::<PartialObjectMeta<AddressPool>>::all(cluster.client.clone()),
+            watcher::Config::default(),
+            move |_| by_pool(),
+        )
+        .graceful_shutdown_on(stopped(stop))
+        .run(reconcile, |_, _, _| Action::requeue(AFTER_A_FAILURE), Arc::clone(&cluster))
+        .for_each(|round| {
+            match round {
+                Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
+                Err(error) => warn!("{error}"),
+            }
+            std::future::ready(())
+        })
+        .await;
+}
+
+/// A Relay may have come to one pool and gone from another: all of them look. There are few.
+fn every(pools: Store<GuardedPool>) -> impl Fn() -> Vec<ObjectRef<GuardedPool>> + Clone + Send + Sync + 'static {
+    move || pools.state().iter().map(|pool| ObjectRef::from_obj(pool.as_ref())).collect()
+}
+
+async fn reconcile(pool: Arc<GuardedPool>, cluster: Arc<Cluster>) -> Result<Action, RoundError> {
+    tokio::time::sleep(GATHERING).await;
+    let counted = cluster.telemetry.begin_round("AddressPool");
+    let done = round(&pool.name_any(), &cluster).await;
+    counted.end(done.is_ok());
+    done
+}
+
+async fn round(name: &str, cluster: &Cluster) -> Result<Action, RoundError> {
+    let pools: Api<GuardedPool> = Api::all(cluster.client.clone());
+    let listed = pools.list(&ListParams::default()).await?.items;
+    let mut readable: Vec<AddressPool> = listed.into_iter().filter_map(|pool| pool.0.ok()).collect();
+    let Some(at) = readable.iter().position(|pool| pool.name_any() == name) else {
+        return Ok(Action::await_change());
+    };
+    let pool = readable.swap_remove(at);
+    if pool.metadata.deletion_timestamp.is_some() {
+        return Ok(Action::await_change());
+    }
+    let seen = PoolObserved { claims: claims(cluster, name).await?, pool, others: readable };
+    let status = decide_pool(&seen, &Time(Timestamp::now()));
+    if seen.pool.status.as_ref() == Some(&status) {
+        return Ok(Action::requeue(LOOK_AGAIN));
+    }
+    // With the resourceVersion that was read: who wrote meanwhile makes us look again.
+    let next = AddressPool { status: Some(status), ..seen.pool };
+    let pools: Api<AddressPool> = Api::all(cluster.client.clone());
+    let done = pools.replace_status(name, &PostParams::default(), &next).await;
+    match count(cluster, "AddressPool", "status", "write the ledger", done) {
+        Ok(_) => info!(name, "allocated"),
+        Err(error) if error.is_conflict() => {
+            debug!(name, %error, "the facts were old");
+            return Ok(Action::requeue(LOOK_AGAIN_SOON));
+        }
+        Err(error) => return Err(error.into()),
+    }
+    Ok(Action::requeue(LOOK_AGAIN))
+}
+
+/// Also of Relays that are on their way out: their pods still have the port.
+async fn claims(cluster: &Cluster, pool: &str) -> kube::Result<Vec<Claim>> {
+    let relays: Api<PartialObjectMeta<Relay>> = Api::all(cluster.client.clone());
+    let named = ListParams::default().fields(&format!("spec.addressPool.name={pool}"));
+    let found = relays.list(&named).await?;
+    let claim = |relay: &PartialObjectMeta<Relay>| Claim {
+        namespace: relay.namespace().unwrap_or_default(),
+        relay: relay.name_any(),
+    };
+    Ok(found.items.iter().map(claim).collect())
+}
+
+/// For a Relay's round: its pool, and what its namespace enforces.
+pub(crate) async fn look(cluster: &Cluster, relay: &Relay) -> kube::Result<PoolSeen> {
+    let Some(named) = &relay.spec.address_pool else {
+        return Ok(PoolSeen::Unnamed);
+    };
+    let pools: Api<AddressPool> = Api::all(cluster.client.clone());
+    let pool = match pools.get_opt(&named.name).await {
+        Ok(Some(pool)) => pool,
+        Ok(None) => return Ok(PoolSeen::Missing),
+        Err(kube::Error::Api(status)) if status.code == 403 => return Ok(PoolSeen::Forbidden),
+        Err(error) => return Err(error),
+    };
+    let namespaces: Api<PartialObjectMeta<Namespace>> = Api::all(cluster.client.clone());
+    let namespace = namespaces.get_opt(&relay.namespace().unwrap_or_default()).await?;
+    let labels = namespace.and_then(|namespace| namespace.metadata.labels);
+    Ok(PoolSeen::There {
+        pool: Box::new(pool),
+        pod_security: labels.and_then(|mut labels| labels.remove(ENFORCE)),
+    })
+}
+
+/// A pool wakes the Relays whose entry in the ledger is another than before; and all that name it when its spec changes.
+pub(crate) fn tenants(
+    relays: Store<GuardedRelay>,
+) -> impl Fn(&GuardedPool) -> Vec<ObjectRef<GuardedRelay>> + Send + Sync + 'static {
+    type Known = HashMap<String, (Option<i64>, Vec<Allocation>)>;
+    let known: Mutex<Known> = Mutex::default();
+    move |found| {
+        let (name, generation) = (found.name_any(), found.meta().generation);
+        let status = found.0.as_ref().ok().and_then(|pool| pool.status.clone()).unwrap_or_default();
+        let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = known.insert(name.clone(), (generation, status.allocations.clone()));
+        let (before_generation, before) = before.unwrap_or_default();
+        let names_it = |relay: &GuardedRelay| {
+            let pool = relay.0.as_ref().ok().and_then(|relay| relay.spec.address_pool.as_ref());
+            pool.is_some_and(|pool| pool.name == name)
+        };
+        if before_generation != generation {
+            let tenants = relays.state().into_iter().filter(|relay| names_it(relay));
+            return tenants.map(|relay| ObjectRef::from_obj(relay.as_ref())).collect();
+        }
+        let changed = status.allocations.iter().filter(|entry| !before.contains(entry));
+        changed.map(|entry| ObjectRef::new(&entry.relay).within(&entry.namespace)).collect()
+    }
+}
