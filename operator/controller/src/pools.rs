@@ -59,7 +59,11 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, stop: Re
             move |_| by_pool(),
         )
         .graceful_shutdown_on(stopped(stop))
-        .run(reconcile, |_, _, _| Action::requeue(AFTER_A_FAILURE), Arc::clone(&cluster))
+        .run(
+            reconcile,
+            |_, _, _| Action::requeue(AFTER_A_FAILURE),
+            Arc::clone(&cluster),
+        )
         .for_each(|round| {
             match round {
                 Ok(_) | Err(controller::Error::ObjectNotFound(_)) => {}
@@ -72,7 +76,13 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, stop: Re
 
 /// A Relay may have come to one pool and gone from another: all of them look. There are few.
 fn every(pools: Store<GuardedPool>) -> impl Fn() -> Vec<ObjectRef<GuardedPool>> + Clone + Send + Sync + 'static {
-    move || pools.state().iter().map(|pool| ObjectRef::from_obj(pool.as_ref())).collect()
+    move || {
+        pools
+            .state()
+            .iter()
+            .map(|pool| ObjectRef::from_obj(pool.as_ref()))
+            .collect()
+    }
 }
 
 async fn reconcile(pool: Arc<GuardedPool>, cluster: Arc<Cluster>) -> Result<Action, RoundError> {
@@ -94,13 +104,20 @@ async fn round(name: &str, cluster: &Cluster) -> Result<Action, RoundError> {
     if pool.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
-    let seen = PoolObserved { claims: claims(cluster, name).await?, pool, others: readable };
+    let seen = PoolObserved {
+        claims: claims(cluster, name).await?,
+        pool,
+        others: readable,
+    };
     let status = decide_pool(&seen, &Time(Timestamp::now()));
     if seen.pool.status.as_ref() == Some(&status) {
         return Ok(Action::requeue(LOOK_AGAIN));
     }
     // With the resourceVersion that was read: who wrote meanwhile makes us look again.
-    let next = AddressPool { status: Some(status), ..seen.pool };
+    let next = AddressPool {
+        status: Some(status),
+        ..seen.pool
+    };
     let pools: Api<AddressPool> = Api::all(cluster.client.clone());
     let done = pools.replace_status(name, &PostParams::default(), &next).await;
     match count(cluster, "AddressPool", "status", "write the ledger", done) {
@@ -155,7 +172,12 @@ pub(crate) fn tenants(
     let known: Mutex<Known> = Mutex::default();
     move |found| {
         let (name, generation) = (found.name_any(), found.meta().generation);
-        let status = found.0.as_ref().ok().and_then(|pool| pool.status.clone()).unwrap_or_default();
+        let status = found
+            .0
+            .as_ref()
+            .ok()
+            .and_then(|pool| pool.status.clone())
+            .unwrap_or_default();
         let mut known = known.lock().unwrap_or_else(PoisonError::into_inner);
         let before = known.insert(name.clone(), (generation, status.allocations.clone()));
         let (before_generation, before) = before.unwrap_or_default();
@@ -168,6 +190,8 @@ pub(crate) fn tenants(
             return tenants.map(|relay| ObjectRef::from_obj(relay.as_ref())).collect();
         }
         let changed = status.allocations.iter().filter(|entry| !before.contains(entry));
-        changed.map(|entry| ObjectRef::new(&entry.relay).within(&entry.namespace)).collect()
+        changed
+            .map(|entry| ObjectRef::new(&entry.relay).within(&entry.namespace))
+            .collect()
     }
 }

@@ -82,7 +82,11 @@ pub(crate) fn config_refused(view: &View<'_>) -> Option<Hurdle> {
     };
     let passing = matches!(refusal, Refusal::AwaitingAddress(_));
     let message = refusal.to_string();
-    Some(Hurdle { reason, message, passing })
+    Some(Hurdle {
+        reason,
+        message,
+        passing,
+    })
 }
 
 pub(crate) fn identity_not_bound(view: &View<'_>) -> Option<Hurdle> {

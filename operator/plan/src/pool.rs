@@ -55,27 +55,40 @@ pub fn decide_pool(seen: &PoolObserved, now: &Time) -> AddressPoolStatus {
     let spec = &seen.pool.spec;
     let before = seen.pool.status.clone().unwrap_or_default();
     let (mine, taken) = usable(seen);
-    let per_address = usize::try_from(spec.max_relays_per_address).unwrap_or(1).clamp(1, RELAYS_PER_ADDRESS_MAX);
+    let per_address = usize::try_from(spec.max_relays_per_address)
+        .unwrap_or(1)
+        .clamp(1, RELAYS_PER_ADDRESS_MAX);
     let ports = spec.ports.first..=spec.ports.last;
-    let (allowed, strangers): (Vec<&Claim>, Vec<&Claim>) =
-        seen.claims.iter().partition(|claim| allows(&seen.pool, &claim.namespace));
+    let (allowed, strangers): (Vec<&Claim>, Vec<&Claim>) = seen
+        .claims
+        .iter()
+        .partition(|claim| allows(&seen.pool, &claim.namespace));
 
     let mut ledger: BTreeMap<&Claim, (String, u16)> = BTreeMap::new();
     let mut used: BTreeMap<&str, BTreeSet<u16>> = mine.iter().map(|address| (*address, BTreeSet::new())).collect();
     // Who has a place keeps it, as long as the pool has it.
     for held in &before.allocations {
-        let claim = allowed.iter().find(|one| one.namespace == held.namespace && one.relay == held.relay);
-        let (Some(claim), Some(on)) = (claim, used.get_mut(held.ipv4.as_str())) else { continue };
+        let claim = allowed
+            .iter()
+            .find(|one| one.namespace == held.namespace && one.relay == held.relay);
+        let (Some(claim), Some(on)) = (claim, used.get_mut(held.ipv4.as_str())) else {
+            continue;
+        };
         if ports.contains(&held.port) && on.len() < per_address && on.insert(held.port) {
             ledger.insert(claim, (held.ipv4.clone(), held.port));
         }
     }
-    let mut waiting: Vec<&Claim> = allowed.into_iter().filter(|claim| !ledger.contains_key(claim)).collect();
+    let mut waiting: Vec<&Claim> = allowed
+        .into_iter()
+        .filter(|claim| !ledger.contains_key(claim))
+        .collect();
     waiting.sort();
     let mut without = 0;
     for claim in waiting {
         // The address with the fewest relays: a lost address takes as few as can be.
-        let emptiest = mine.iter().min_by_key(|address| used.get(*address).map_or(0, BTreeSet::len));
+        let emptiest = mine
+            .iter()
+            .min_by_key(|address| used.get(*address).map_or(0, BTreeSet::len));
         let place = emptiest.and_then(|address| {
             let on = used.get_mut(address).filter(|on| on.len() < per_address)?;
             let port = ports.clone().find(|port| !on.contains(port))?;
@@ -151,7 +164,12 @@ pub fn allows(pool: &AddressPool, namespace: &str) -> bool {
 
 /// Addresses that are this pool's, in order; and those that an older pool has, with its name.
 fn usable(seen: &PoolObserved) -> (Vec<&str>, Vec<(String, String)>) {
-    let age = |pool: &AddressPool| (pool.metadata.creation_timestamp.as_ref().map(|time| time.0), pool.name_any());
+    let age = |pool: &AddressPool| {
+        (
+            pool.metadata.creation_timestamp.as_ref().map(|time| time.0),
+            pool.name_any(),
+        )
+    };
     let own = age(&seen.pool);
     let older: Vec<&AddressPool> = seen.others.iter().filter(|other| age(other) < own).collect();
     let has = |pool: &AddressPool, address: &str| pool.spec.addresses.iter().any(|one| one.ipv4 == address);

@@ -138,7 +138,13 @@ fn signing_key(view: &View<'_>, now: &Time) -> Answer {
 fn source_kept(view: &View<'_>) -> Answer {
     let accepted = match view.accepted {
         Ok(accepted) => accepted,
-        Err(_) => return Answer::of("Unknown", "NotAccepted", "the spec cannot be used; ConfigAccepted says why"),
+        Err(_) => {
+            return Answer::of(
+                "Unknown",
+                "NotAccepted",
+                "the spec cannot be used; ConfigAccepted says why",
+            );
+        }
     };
     let service = view.seen.service.ours().and_then(|service| service.spec.as_ref());
     let masquerades = service.is_some_and(|spec| {

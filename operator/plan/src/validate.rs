@@ -87,7 +87,9 @@ pub enum Refusal {
     )]
     PoolForbidden,
     /// The pool does not let the namespace in.
-    #[error("spec.addressPool: AddressPool {pool} does not let in namespace {namespace}; add it to its allowedNamespaces")]
+    #[error(
+        "spec.addressPool: AddressPool {pool} does not let in namespace {namespace}; add it to its allowedNamespaces"
+    )]
     PoolNotAllowed {
         /// The pool.
         pool: String,
@@ -245,10 +247,16 @@ fn place(relay: &Relay, pool: &PoolSeen) -> Result<Option<Place>, Refusal> {
         (pool.spec.exposure, pod_security)
     {
         let (exposure, level) = (pool.spec.exposure, level.to_owned());
-        return Err(Refusal::PodSecurity { exposure, namespace, level });
+        return Err(Refusal::PodSecurity {
+            exposure,
+            namespace,
+            level,
+        });
     }
     let place = place_of(pool, &namespace, &relay.name_any());
-    place.map(Some).ok_or_else(|| Refusal::AwaitingAddress(named.name.clone()))
+    place
+        .map(Some)
+        .ok_or_else(|| Refusal::AwaitingAddress(named.name.clone()))
 }
 
 fn address(relay: &Relay, place: Option<&Place>) -> Result<Option<Ipv4Addr>, Refusal> {

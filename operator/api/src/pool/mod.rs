@@ -30,7 +30,11 @@ use status::AddressPoolStatus;
     printcolumn(name = "Exposure", type_ = "string", json_path = ".spec.exposure"),
     printcolumn(name = "Allocated", type_ = "integer", json_path = ".status.allocated"),
     printcolumn(name = "Free", type_ = "integer", json_path = ".status.free"),
-    printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
+    printcolumn(
+        name = "Ready",
+        type_ = "string",
+        json_path = ".status.conditions[?(@.type==\"Ready\")].status"
+    ),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(validation = rules::node_port_range())]
@@ -113,7 +117,10 @@ pub struct PortRange {
 
 impl Default for PortRange {
     fn default() -> Self {
-        Self { first: 9001, last: 9008 }
+        Self {
+            first: 9001,
+            last: 9008,
+        }
     }
 }
 

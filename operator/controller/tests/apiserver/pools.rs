@@ -30,10 +30,16 @@ fn relays_of_all_namespaces_share_a_pool_and_nothing_is_given_twice() {
     let scene = Scene::on(server_alone(), "one");
     let server = &scene.server;
     server.namespace("two");
-    server.apply(&pool("eu", json!({
-        "exposure": "LoadBalancer", "addresses": [{"ipv4": "203.0.113.7"}, {"ipv4": "203.0.113.8"}],
-    })));
-    server.apply(&pool("hosts", json!({"exposure": "HostPort", "addresses": [{"ipv4": "203.0.113.9", "node": "n9"}]})));
+    server.apply(&pool(
+        "eu",
+        json!({
+            "exposure": "LoadBalancer", "addresses": [{"ipv4": "203.0.113.7"}, {"ipv4": "203.0.113.8"}],
+        }),
+    ));
+    server.apply(&pool(
+        "hosts",
+        json!({"exposure": "HostPort", "addresses": [{"ipv4": "203.0.113.9", "node": "n9"}]}),
+    ));
     let operator = Operator::start_for_all(server, scene.namespace);
     for (namespace, name) in [("one", "demo"), ("one", "birch"), ("two", "demo")] {
         server.apply(&relay(namespace, name, "eu"));
@@ -41,13 +47,19 @@ fn relays_of_all_namespaces_share_a_pool_and_nothing_is_given_twice() {
     let ledger = |name: &str| server.get("default", &format!("addresspool/{name}")).unwrap()["status"].clone();
     await_yes("three places", || ledger("eu")["allocated"] == 3);
     let held = ledger("eu")["allocations"].as_array().unwrap().clone();
-    let places: BTreeSet<String> = held.iter().map(|one| format!("{}:{}", one["ipv4"], one["port"])).collect();
+    let places: BTreeSet<String> = held
+        .iter()
+        .map(|one| format!("{}:{}", one["ipv4"], one["port"]))
+        .collect();
     assert_eq!(places.len(), 3, "{held:?}");
     for (namespace, name) in [("one", "demo"), ("one", "birch"), ("two", "demo")] {
         await_yes("a pod", || server.get(namespace, &format!("pod/{name}")).is_some());
         let service = server.get(namespace, &format!("service/{name}")).unwrap();
         assert_eq!(service["spec"]["externalTrafficPolicy"], "Local");
-        let own = held.iter().find(|one| one["namespace"] == namespace && one["relay"] == name).unwrap();
+        let own = held
+            .iter()
+            .find(|one| one["namespace"] == namespace && one["relay"] == name)
+            .unwrap();
         let torrc = server.get(namespace, &format!("configmap/{name}-torrc")).unwrap();
         let line = format!("Address {}\n", own["ipv4"].as_str().unwrap());
         assert!(torrc["data"]["torrc"].as_str().unwrap().contains(&line), "{torrc}");
@@ -61,9 +73,22 @@ fn relays_of_all_namespaces_share_a_pool_and_nothing_is_given_twice() {
         let conditions = relay["status"]["conditions"].as_array()?.clone();
         conditions.into_iter().find(|one| one["type"] == "ConfigAccepted")
     };
-    await_yes("a word on Pod Security", || accepted().is_some_and(|one| one["reason"] == "PodSecurity"));
-    assert!(accepted().unwrap()["message"].as_str().unwrap().contains("namespace of their own"));
-    server.kubectl(&["label", "--overwrite", "namespace", "two", "pod-security.kubernetes.io/enforce=privileged"]);
+    await_yes("a word on Pod Security", || {
+        accepted().is_some_and(|one| one["reason"] == "PodSecurity")
+    });
+    assert!(
+        accepted().unwrap()["message"]
+            .as_str()
+            .unwrap()
+            .contains("namespace of their own")
+    );
+    server.kubectl(&[
+        "label",
+        "--overwrite",
+        "namespace",
+        "two",
+        "pod-security.kubernetes.io/enforce=privileged",
+    ]);
     server.kubectl(&["-n", "two", "annotate", "relay", "cedar", "look=again"]);
     await_yes("its pod", || server.get("two", "pod/cedar").is_some());
     let pod = server.get("two", "pod/cedar").unwrap();
@@ -76,7 +101,10 @@ fn relays_of_all_namespaces_share_a_pool_and_nothing_is_given_twice() {
     let left = ledger("eu")["allocations"].as_array().unwrap().clone();
     assert!(left.iter().all(|one| held.contains(one)), "{left:?}");
     operator.stop();
-    let forbidden: Vec<_> = audit::all_requests(server).into_iter().filter(|request| request.code == 403).collect();
+    let forbidden: Vec<_> = audit::all_requests(server)
+        .into_iter()
+        .filter(|request| request.code == 403)
+        .collect();
     assert!(forbidden.is_empty(), "{forbidden:?}");
 }
 
@@ -86,16 +114,36 @@ fn bad_pools_are_refused_with_field_and_remedy() {
     let server = server();
     let one = json!([{"ipv4": "203.0.113.7"}]);
     let cases = [
-        (json!({"exposure": "HostPort", "addresses": []}), "spec.addresses", "at least 1"),
-        (json!({"exposure": "Ingress", "addresses": one}), "spec.exposure", "supported values"),
-        (json!({"exposure": "HostPort", "addresses": [{"ipv4": "203.0.113"}]}), "ipv4", "write an IPv4 address"),
+        (
+            json!({"exposure": "HostPort", "addresses": []}),
+            "spec.addresses",
+            "at least 1",
+        ),
+        (
+            json!({"exposure": "Ingress", "addresses": one}),
+            "spec.exposure",
+            "supported values",
+        ),
+        (
+            json!({"exposure": "HostPort", "addresses": [{"ipv4": "203.0.113"}]}),
+            "ipv4",
+            "write an IPv4 address",
+        ),
         (
             json!({"exposure": "HostPort", "addresses": [{"ipv4": "203.0.113.7"}, {"ipv4": "203.0.113.7"}]}),
             "spec.addresses",
             "Duplicate value",
         ),
-        (json!({"exposure": "NodePort", "addresses": one}), "spec.ports", "30000 to 32767"),
-        (json!({"exposure": "HostPort", "addresses": one, "ports": {"first": 443, "last": 443}}), "spec.ports.first", "1024"),
+        (
+            json!({"exposure": "NodePort", "addresses": one}),
+            "spec.ports",
+            "30000 to 32767",
+        ),
+        (
+            json!({"exposure": "HostPort", "addresses": one, "ports": {"first": 443, "last": 443}}),
+            "spec.ports.first",
+            "1024",
+        ),
         (
             json!({"exposure": "HostPort", "addresses": one, "ports": {"first": 9002, "last": 9001}}),
             "spec.ports",
@@ -106,10 +154,16 @@ fn bad_pools_are_refused_with_field_and_remedy() {
             "spec.maxRelaysPerAddress",
             "less than or equal to 8",
         ),
-        (json!({"exposure": "HostPort", "addresses": one, "loadBalancer": {}}), "spec", "set exposure to LoadBalancer"),
+        (
+            json!({"exposure": "HostPort", "addresses": one, "loadBalancer": {}}),
+            "spec",
+            "set exposure to LoadBalancer",
+        ),
     ];
     for (spec, field, remedy) in cases {
-        let refused = server.try_apply(&pool("bad", spec.clone())).expect_err(&spec.to_string());
+        let refused = server
+            .try_apply(&pool("bad", spec.clone()))
+            .expect_err(&spec.to_string());
         assert!(refused.contains(field) && refused.contains(remedy), "{spec}: {refused}");
     }
 }

@@ -94,7 +94,10 @@ fn put_in_place(spec: &mut PodSpec, place: &Place) {
     }
     // A pod in the node's network has its ports there; Kubernetes wants it said.
     if matches!(place.exposure, Exposure::HostPort | Exposure::HostNetwork) {
-        let ports = spec.containers.iter_mut().flat_map(|container| container.ports.iter_mut().flatten());
+        let ports = spec
+            .containers
+            .iter_mut()
+            .flat_map(|container| container.ports.iter_mut().flatten());
         for port in ports.filter(|port| port.name.as_deref() == Some(OR_PORT_NAME)) {
             port.host_port = Some(i32::from(place.port));
         }

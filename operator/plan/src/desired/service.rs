@@ -16,7 +16,10 @@ pub fn service(relay: &Relay, accepted: &Accepted) -> Service {
         (names::LABEL_RELAY.to_owned(), relay.name_any()),
     ];
     let exposure = accepted.place.as_ref().map(|place| place.exposure);
-    let balanced = accepted.place.as_ref().filter(|place| place.exposure == Exposure::LoadBalancer);
+    let balanced = accepted
+        .place
+        .as_ref()
+        .filter(|place| place.exposure == Exposure::LoadBalancer);
     let mut metadata = owned(relay, relay.name_any());
     metadata.annotations = balanced
         .map(|place| place.load_balancer.annotations.clone())

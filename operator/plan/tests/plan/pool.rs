@@ -28,11 +28,20 @@ fn two_addresses() -> Value {
 }
 
 fn claims(names: std::ops::Range<usize>) -> Vec<Claim> {
-    names.map(|number| Claim { namespace: "tor".into(), relay: format!("r{number}") }).collect()
+    names
+        .map(|number| Claim {
+            namespace: "tor".into(),
+            relay: format!("r{number}"),
+        })
+        .collect()
 }
 
 fn seen(spec: Value, wanted: usize) -> PoolObserved {
-    PoolObserved { pool: pool("eu", 0, spec), others: Vec::new(), claims: claims(0..wanted) }
+    PoolObserved {
+        pool: pool("eu", 0, spec),
+        others: Vec::new(),
+        claims: claims(0..wanted),
+    }
 }
 
 /// Rounds until nothing changes.
@@ -50,7 +59,8 @@ fn settle(seen: &mut PoolObserved) {
 
 fn places(seen: &PoolObserved) -> BTreeMap<String, (String, u16)> {
     let held = seen.pool.status.iter().flat_map(|status| &status.allocations);
-    held.map(|one| (one.relay.clone(), (one.ipv4.clone(), one.port))).collect()
+    held.map(|one| (one.relay.clone(), (one.ipv4.clone(), one.port)))
+        .collect()
 }
 
 fn ready(seen: &PoolObserved) -> (String, String) {
@@ -77,7 +87,13 @@ fn who_has_a_place_keeps_it_whoever_comes_and_goes() {
     settle(&mut seen);
     let before = places(&seen);
     seen.claims.remove(1);
-    seen.claims.insert(0, Claim { namespace: "tor".into(), relay: "a0".into() });
+    seen.claims.insert(
+        0,
+        Claim {
+            namespace: "tor".into(),
+            relay: "a0".into(),
+        },
+    );
     settle(&mut seen);
     let after = places(&seen);
     for name in ["r0", "r2", "r3"] {
@@ -103,7 +119,11 @@ fn no_address_takes_more_than_eight() {
 #[test]
 fn an_address_in_two_pools_is_the_older_ones() {
     let mut young = seen(two_addresses(), 3);
-    young.others = vec![pool("old", 100, json!({"exposure": "HostPort", "addresses": [{"ipv4": "203.0.113.8"}]}))];
+    young.others = vec![pool(
+        "old",
+        100,
+        json!({"exposure": "HostPort", "addresses": [{"ipv4": "203.0.113.8"}]}),
+    )];
     settle(&mut young);
     assert!(places(&young).values().all(|(address, _)| address == "203.0.113.7"));
     let (reason, message) = ready(&young);
@@ -143,22 +163,34 @@ fn relay_of(mut spec: Value, level: Option<&str>) -> World {
     let mut seen = PoolObserved {
         pool: pool("eu", 0, spec),
         others: Vec::new(),
-        claims: vec![Claim { namespace: "tor".into(), relay: "demo".into() }],
+        claims: vec![Claim {
+            namespace: "tor".into(),
+            relay: "demo".into(),
+        }],
     };
     settle(&mut seen);
-    world.seen.pool = PoolSeen::There { pool: Box::new(seen.pool), pod_security: level.map(str::to_owned) };
+    world.seen.pool = PoolSeen::There {
+        pool: Box::new(seen.pool),
+        pod_security: level.map(str::to_owned),
+    };
     world.settle();
     world
 }
 
 #[test]
 fn a_relay_publishes_and_listens_on_what_the_pool_gave_it() {
-    let mut world = relay_of(json!({"exposure": "LoadBalancer", "loadBalancer": {
-        "class": "example.org/lb", "annotations": {"example.org/pool": "tor"},
-    }}), Some("restricted"));
+    let mut world = relay_of(
+        json!({"exposure": "LoadBalancer", "loadBalancer": {
+            "class": "example.org/lb", "annotations": {"example.org/pool": "tor"},
+        }}),
+        Some("restricted"),
+    );
     let text = world.seen.torrc.ours().unwrap().data.as_ref().unwrap()["torrc"].clone();
     let torrc = Torrc::parse(&text).unwrap();
-    assert!(text.contains("\nAddress 203.0.113.7\n") && text.contains("\nORPort 0.0.0.0:9001 "), "{text}");
+    assert!(
+        text.contains("\nAddress 203.0.113.7\n") && text.contains("\nORPort 0.0.0.0:9001 "),
+        "{text}"
+    );
     assert_eq!(torrc.or_ports.len(), 1);
     let service = world.seen.service.ours().unwrap().clone();
     assert_eq!(service.metadata.annotations.unwrap()["example.org/pool"], "tor");
@@ -167,7 +199,10 @@ fn a_relay_publishes_and_listens_on_what_the_pool_gave_it() {
     assert_eq!(spec.external_traffic_policy.as_deref(), Some("Local"));
     assert_eq!(spec.load_balancer_class.as_deref(), Some("example.org/lb"));
     assert_eq!(world.condition("SourceKept").1, "Local");
-    assert_eq!(world.pod().spec.as_ref().unwrap().node_selector.as_ref().unwrap()["kubernetes.io/hostname"], "n7");
+    assert_eq!(
+        world.pod().spec.as_ref().unwrap().node_selector.as_ref().unwrap()["kubernetes.io/hostname"],
+        "n7"
+    );
 
     if let Seen::Ours(service) = &mut world.seen.service {
         service.spec.as_mut().unwrap().external_traffic_policy = Some("Cluster".into());
@@ -179,9 +214,15 @@ fn a_relay_publishes_and_listens_on_what_the_pool_gave_it() {
 
 #[test]
 fn each_exposure_reaches_the_pod_its_own_way() {
-    let node_port = relay_of(json!({"exposure": "NodePort", "ports": {"first": 30001, "last": 30008}}), Some("restricted"));
+    let node_port = relay_of(
+        json!({"exposure": "NodePort", "ports": {"first": 30001, "last": 30008}}),
+        Some("restricted"),
+    );
     let spec = node_port.seen.service.ours().unwrap().spec.clone().unwrap();
-    assert_eq!((spec.type_.as_deref(), spec.ports.unwrap()[0].node_port), (Some("NodePort"), Some(30001)));
+    assert_eq!(
+        (spec.type_.as_deref(), spec.ports.unwrap()[0].node_port),
+        (Some("NodePort"), Some(30001))
+    );
 
     for (exposure, network) in [("HostPort", None), ("HostNetwork", Some(true))] {
         let mut world = relay_of(json!({"exposure": exposure}), Some("privileged"));
@@ -198,7 +239,10 @@ fn a_node_port_in_a_strict_namespace_is_explained_before_a_pod_is_refused() {
         let world = relay_of(json!({"exposure": "HostPort"}), Some(level));
         let (status, reason, message) = world.condition("ConfigAccepted");
         assert_eq!((status.as_str(), reason.as_str()), ("False", "PodSecurity"));
-        assert!(message.contains("namespace of their own") && message.contains(level), "{message}");
+        assert!(
+            message.contains("namespace of their own") && message.contains(level),
+            "{message}"
+        );
         assert_eq!(world.seen.pod, Seen::Absent);
     }
 }
@@ -209,12 +253,23 @@ fn a_relay_waits_for_its_address_and_says_what_it_waits_for() {
     for (pool, reason) in [
         (PoolSeen::Missing, "PoolMissing"),
         (PoolSeen::Forbidden, "PoolForbidden"),
-        (PoolSeen::There { pool: Box::new(pool("eu", 0, two_addresses())), pod_security: None }, "AwaitingAddress"),
+        (
+            PoolSeen::There {
+                pool: Box::new(pool("eu", 0, two_addresses())),
+                pod_security: None,
+            },
+            "AwaitingAddress",
+        ),
     ] {
         world.seen.pool = pool;
         world.settle();
         assert_eq!(world.condition("ConfigAccepted").1, reason);
         assert_eq!((world.seen.pod.clone(), world.keys_drawn), (Seen::Absent, 0));
     }
-    assert_eq!(World::with(json!({"address": {"source": "Static", "ipv4": "203.0.113.7"}})).condition("SourceKept").0, "Unknown");
+    assert_eq!(
+        World::with(json!({"address": {"source": "Static", "ipv4": "203.0.113.7"}}))
+            .condition("SourceKept")
+            .0,
+        "Unknown"
+    );
 }

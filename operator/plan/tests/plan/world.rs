@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::core::PartialObjectMeta;
 use operator_api::Relay;
-use operator_plan::{FamilySeen, NetworkText, PoolSeen, Observed, Plan, Seen, Settings, Step, decide, desired};
+use operator_plan::{FamilySeen, NetworkText, Observed, Plan, PoolSeen, Seen, Settings, Step, decide, desired};
 use rand::SeedableRng as _;
 use rand::rngs::ChaCha12Rng;
 use serde_json::json;
