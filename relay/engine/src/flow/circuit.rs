@@ -85,14 +85,11 @@ impl CircuitFlow {
         }
     }
 
-    /// DATA cells that may go to the client now.
+    /// DATA cells that may go to the client now: by the window, and by the tags of theirs that there is place for.
     pub fn room_cells(&self) -> u64 {
-        if self.pending.room() == 0 {
-            return 0;
-        }
         match &self.send {
             Window::Fixed(window) => u64::from(window.room_cells()),
-            Window::Vegas(vegas) => vegas.room_cells(),
+            Window::Vegas(vegas) => vegas.room_cells().min(vegas.cells_of_sendmes(self.pending.room())),
         }
     }
 
@@ -103,7 +100,7 @@ impl CircuitFlow {
         }
         let answered = match &mut self.send {
             Window::Fixed(window) => window.on_sent()?,
-            Window::Vegas(vegas) => vegas.on_sent()?,
+            Window::Vegas(vegas) => vegas.on_sent(),
         };
         if answered { self.pending.push(tag, now) } else { Ok(()) }
     }

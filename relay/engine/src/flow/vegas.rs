@@ -70,6 +70,12 @@ impl Vegas {
         self.cwnd.saturating_sub(self.inflight)
     }
 
+    /// Cells that may go until so many more SENDMEs are due.
+    pub(super) fn cells_of_sendmes(&self, sendmes: usize) -> u64 {
+        let increment = self.parameters.sendme_inc.max(1);
+        (sendmes as u64 * increment).saturating_sub(self.inflight % increment)
+    }
+
     /// The window, in cells.
     pub fn cwnd_cells(&self) -> u64 {
         self.cwnd
@@ -90,13 +96,11 @@ impl Vegas {
         (self.rtt.smoothed > 0).then(|| Duration::from_micros(self.rtt.smoothed))
     }
 
-    /// Notes a DATA cell that goes; true if it is one that a SENDME will answer.
-    pub(super) fn on_sent(&mut self) -> Result<bool, FlowError> {
-        if self.room_cells() == 0 {
-            return Err(FlowError::NoRoom);
-        }
+    /// Notes a DATA cell that goes; true if it is one that a SENDME will answer. The window may be full: it can shrink after
+    /// the leave to read was given, and what was read then must still go, as with C tor.
+    pub(super) fn on_sent(&mut self) -> bool {
         self.inflight += 1;
-        Ok(self.inflight.is_multiple_of(self.parameters.sendme_inc))
+        self.inflight.is_multiple_of(self.parameters.sendme_inc)
     }
 
     /// Takes a SENDME whose tag was right. `rtt` is the time since its cell went.

@@ -162,6 +162,29 @@ fn what_comes_is_acknowledged_with_the_tag_of_the_cell_that_made_it_due() {
     assert_eq!(answers(&mut old, 100), [(100, Vec::new())]);
 }
 
+/// The driver reads by a leave that was given before the next SENDME was looked at, and that may shrink the window.
+#[test]
+fn what_was_granted_still_goes_when_the_window_has_shrunk_meanwhile() {
+    let mut flow = vegas(31);
+    let mut sent = fill(&mut flow, 1) - 1;
+    let blocked = Backlog {
+        blocked: true,
+        cells: 5_000,
+    };
+    flow.on_sendme(START + Duration::from_secs(1), &sendme(31), blocked)
+        .unwrap();
+    for _ in 0..flow.room_cells() + 32 {
+        sent += 1;
+        flow.on_data_sent(START, tag(sent)).unwrap();
+    }
+    assert_eq!(flow.room_cells(), 0, "but nobody is given leave for more");
+    for number in (2..=sent / 31).map(|sendmes| sendmes * 31) {
+        flow.on_sendme(START + Duration::from_secs(2), &sendme(number), Backlog::default())
+            .unwrap();
+    }
+    assert!(flow.room_cells() > 0);
+}
+
 #[test]
 fn outstanding_sendmes_are_bounded_whatever_the_consensus_says() {
     let wide = consensus(&[("cc_cwnd_init", 10_000), ("cc_ss_max", i32::MAX)]);

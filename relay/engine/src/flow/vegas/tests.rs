@@ -32,7 +32,7 @@ fn millis(millis: u64) -> Duration {
 impl Vegas {
     fn fill(&mut self) {
         while self.room_cells() > 0 {
-            self.on_sent().unwrap();
+            self.on_sent();
         }
     }
 
@@ -170,7 +170,7 @@ impl Bottleneck {
         while self.now < until {
             while vegas.room_cells() > 0 {
                 self.free_at = self.free_at.max(self.now) + self.cell;
-                if vegas.on_sent().unwrap() {
+                if vegas.on_sent() {
                     self.answers.push_back((self.now, self.free_at + self.base));
                 }
             }
@@ -241,7 +241,7 @@ fn a_window_that_is_not_used_does_not_grow() {
     let mut vegas = vegas(&[]);
     for _ in 0..1_000 {
         for _ in 0..31 {
-            vegas.on_sent().unwrap();
+            vegas.on_sent();
         }
         vegas.on_sendme(millis(100), FREE).unwrap();
     }
@@ -361,7 +361,7 @@ fn parameters_of_nothing_and_of_everything_leave_a_window_that_works() {
             let mut vegas = Vegas::new(VegasParameters::read(&consensus, Path::Exit, increment));
             for step in 0..200_u64 {
                 while vegas.room_cells() > 0 && vegas.inflight_cells() < 20_000 {
-                    vegas.on_sent().unwrap();
+                    vegas.on_sent();
                 }
                 let backlog = Backlog {
                     blocked: step % 7 == 0,
@@ -390,9 +390,10 @@ proptest! {
         let (mut sent, mut acknowledged) = (0_u64, 0);
         for (cells, nanoseconds, blocked, queued) in events {
             for _ in 0..cells {
-                let room = vegas.room_cells();
-                prop_assert_eq!(vegas.on_sent().is_ok(), room > 0);
-                sent += u64::from(room > 0);
+                if vegas.room_cells() > 0 {
+                    vegas.on_sent();
+                    sent += 1;
+                }
             }
             let due = sent - acknowledged >= u64::from(increment);
             let taken = vegas.on_sendme(Duration::from_nanos(nanoseconds), Backlog { blocked, cells: queued });
