@@ -33,6 +33,11 @@ pub enum Command {
         /// The Ed25519 identity instead of the RSA one.
         ed25519: bool,
     },
+    /// Make the master identity if there is none, and a new signing key.
+    Keygen {
+        /// `--no-passphrase`: leave the master key as it is on disk.
+        no_passphrase: bool,
+    },
     /// Put an identity into a key directory that has none yet; no option of C tor's.
     ImportKeys {
         /// The directory with `secret_id_key` and `ed25519_master_id_secret_key`.
@@ -58,8 +63,10 @@ pub enum CommandLineError {
 }
 
 /// Things of C tor's command line that are not built.
-const NOT_BUILT: [&str; 10] = [
-    "--keygen",
+const NOT_BUILT: [&str; 12] = [
+    "--newpass",
+    "--passphrase-fd",
+    "--master-key",
     "--keygen-family",
     "--key-expiration",
     "--hash-password",
@@ -79,6 +86,7 @@ relay -f TORRC [Option value]...     be a relay; options go before what TORRC sa
 relay -f TORRC --watch-torrc         the same, and heed changes of TORRC without a signal
 relay --verify-config ...            say whether the configuration is good
 relay --list-fingerprint [ed25519]   say the relay's identity
+relay --keygen --no-passphrase ...   make the master identity if there is none, and a new signing key
 relay --import-keys FROM TO          copy an identity into a key directory that has none
 relay --version                      say the version
 
@@ -105,6 +113,11 @@ pub fn parse(arguments: impl IntoIterator<Item = String>) -> Result<CommandLine,
             "--ignore-missing-torrc" | "--allow-missing-torrc" => line.torrc_may_be_missing = true,
             "--hush" | "--quiet" => line.quiet = true,
             "--watch-torrc" => line.watch_torrc = true,
+            "--keygen" => {
+                let no_passphrase = line.command == Command::Keygen { no_passphrase: true };
+                line.command = Command::Keygen { no_passphrase };
+            }
+            "--no-passphrase" => line.command = Command::Keygen { no_passphrase: true },
             "--verify-config" => line.command = Command::VerifyConfig,
             "--version" => line.command = Command::Version,
             "-h" | "--help" => line.command = Command::Help,
@@ -206,8 +219,20 @@ mod tests {
     }
 
     #[test]
+    fn keygen_may_say_that_it_wants_no_passphrase() {
+        let command = |words| line(words).unwrap().command;
+        assert_eq!(command("--keygen"), Command::Keygen { no_passphrase: false });
+        for words in ["--keygen --no-passphrase", "--no-passphrase --keygen"] {
+            assert_eq!(command(words), Command::Keygen { no_passphrase: true });
+        }
+    }
+
+    #[test]
     fn what_is_not_built_says_so() {
-        assert_eq!(line("--keygen").unwrap_err().to_string(), "--keygen is not built yet.");
+        assert_eq!(
+            line("--newpass").unwrap_err().to_string(),
+            "--newpass is not built yet."
+        );
     }
 
     #[test]

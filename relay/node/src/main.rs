@@ -15,6 +15,7 @@ fn main() -> ExitCode {
         Command::Version => startup::say(&startup::version_text()),
         Command::VerifyConfig => startup::verify_config(&line),
         Command::ListFingerprint { ed25519 } => startup::list_fingerprint(&line, *ed25519),
+        Command::Keygen { no_passphrase } => startup::keygen(&line, *no_passphrase),
         Command::ImportKeys { from, to } => startup::import_keys(from, to),
         Command::Run => supervisor::run(&line),
     }

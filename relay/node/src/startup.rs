@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime};
 
+use relay_formats::time_text;
 use relay_formats::torrc::{LogLine, Severity, Torrc, TorrcErrors};
 
 use crate::cli::{CommandLine, torrc_with_options};
@@ -171,6 +172,32 @@ pub fn list_fingerprint(line: &CommandLine, ed25519: bool) -> ExitCode {
     match found {
         Ok((keys, nickname)) if ed25519 => say(&format!("{nickname} {}\n", keys.ed25519_identity)),
         Ok((keys, nickname)) => say(&format!("{nickname} {}\n", in_groups(&keys.rsa_identity().to_string()))),
+        Err(error) => refuse(&error),
+    }
+}
+
+/// `--keygen`. C tor asks for a passphrase on the terminal; we cannot encrypt yet, and do not leave a secret in the open
+/// without being told to.
+pub fn keygen(line: &CommandLine, no_passphrase: bool) -> ExitCode {
+    if !no_passphrase {
+        return refuse(
+            &"--keygen: encrypting the master key with a passphrase is not built yet. Say --no-passphrase to keep it \
+              unencrypted.",
+        );
+    }
+    let made = read_config(line).and_then(|(_, config)| {
+        logging::start(&[logging::to_stdout(Severity::Err)])?;
+        let plan = config.key_plan();
+        let (identity, ends) = crate::keys::keygen(&plan, SystemTime::now())?;
+        Ok((identity, ends, plan))
+    });
+    match made {
+        Ok((identity, ends, plan)) => say(&format!(
+            "{} {identity}: a new signing key, good until {}, is in {}\n",
+            plan.nickname,
+            time_text::format(ends),
+            plan.signing_directory.display()
+        )),
         Err(error) => refuse(&error),
     }
 }

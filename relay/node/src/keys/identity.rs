@@ -115,6 +115,33 @@ pub(super) fn load_or_create(plan: &KeyPlan) -> Result<Identity, KeysError> {
     load(plan)
 }
 
+/// The master's secret for `--keygen`, made together with the RSA key where there is nothing yet. Where only the master is
+/// (C tor's `--keygen` makes no more), the RSA key is elsewhere, and it is not for us to make another.
+pub(super) fn master_for_keygen(plan: &KeyPlan) -> Result<Ed25519Secret, KeysError> {
+    let directory = &plan.key_directory;
+    files::private_directory(directory)?;
+    let (found, being_made) = (Found::look(plan), directory.join(BEING_MADE));
+    if found.nothing() || being_made.exists() {
+        create(directory, &being_made)?;
+        files::remove(&being_made)?;
+    }
+    let Some(master) = master_secret(plan)? else {
+        return Err(match found.encrypted {
+            true => KeysError::Encrypted {
+                path: directory.join(key_file::MASTER_SECRET_ENCRYPTED),
+            },
+            false => found.half(),
+        });
+    };
+    let public = directory.join(key_file::MASTER_PUBLIC);
+    let ours = key_file::encode_master_public(&master.public());
+    match files::read(&public)? {
+        Some(told) if told.as_slice() != ours.as_slice() => Err(KeysError::Mismatch { path: public }),
+        Some(_) => Ok(master),
+        None => files::create(&public, &ours).map(|()| master),
+    }
+}
+
 fn create(directory: &Path, being_made: &Path) -> Result<(), KeysError> {
     files::replace(being_made, b"")?;
     let mut dice = rand::rng();

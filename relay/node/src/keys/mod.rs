@@ -162,6 +162,12 @@ pub enum KeysError {
         /// What is wrong with it.
         error: CertError,
     },
+    /// A master key that needs a passphrase.
+    #[error("{path}: reading a master key that is encrypted is not built yet; use tor --keygen", path = path.display())]
+    Encrypted {
+        /// The file.
+        path: PathBuf,
+    },
     /// A family that torrc names, without its key.
     #[error("FamilyId {0}: no file *.secret_family_key in FamilyKeyDirectory holds its key")]
     NoFamilyKey(Ed25519Identity),
@@ -177,6 +183,21 @@ impl KeysError {
         let path = path.to_path_buf();
         move |error| Self::Rsa { path, error }
     }
+}
+
+/// `--keygen`: the master identity where there is none, and always a new signing key with its certificate. The identity,
+/// and when the signing key ends.
+///
+/// # Errors
+/// The master key is not here or is encrypted; or files that do not fit together.
+pub fn keygen(plan: &KeyPlan, now: SystemTime) -> Result<(Ed25519Identity, SystemTime), KeysError> {
+    let plan = KeyPlan {
+        offline_master: false,
+        ..plan.clone()
+    };
+    let master = identity::master_for_keygen(&plan)?;
+    let ends = signing::make_anew(&plan, &master, now)?;
+    Ok((master.public(), ends))
 }
 
 /// Loads the keys, making what a new relay lacks, and writes the fingerprint files.

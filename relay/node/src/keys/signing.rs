@@ -112,6 +112,12 @@ fn load(plan: &KeyPlan, identity: &Identity, now: SystemTime) -> Result<Held, Ke
     }
 }
 
+/// A new one, whether or not one is there; when it ends.
+pub(super) fn make_anew(plan: &KeyPlan, master: &Ed25519Secret, now: SystemTime) -> Result<SystemTime, KeysError> {
+    files::private_directory(&plan.signing_directory)?;
+    make(plan, master, now).map(|(_, cert)| cert.expires())
+}
+
 fn make(plan: &KeyPlan, master: &Ed25519Secret, now: SystemTime) -> Result<(Ed25519Secret, Ed25519Cert), KeysError> {
     let key = Ed25519Secret::generate(&mut rand::rng());
     let expires = now + plan.signing_lifetime;

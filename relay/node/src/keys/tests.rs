@@ -12,7 +12,7 @@ use relay_formats::ed25519_key::Ed25519Secret;
 use relay_formats::family_bundle::FamilyBundle;
 use relay_formats::key_file::Ed25519Role;
 
-use super::{FamilyChoice, KeyPlan, Keys, KeysError, Stamps, load_or_create, open_data_directory, renew};
+use super::{FamilyChoice, KeyPlan, Keys, KeysError, Stamps, keygen, load_or_create, open_data_directory, renew};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -374,4 +374,57 @@ fn two_relays_never_share_a_data_directory() {
     assert!(open_data_directory(&path).unwrap().is_none());
     drop(held);
     assert!(open_data_directory(&path).unwrap().is_some());
+}
+
+#[test]
+fn keygen_makes_an_identity_whose_relay_can_leave_the_master_elsewhere() {
+    let (vault, relay) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (offline, online) = (plan(vault.path()), plan(relay.path()));
+    let now = SystemTime::now();
+    let (made, ends) = keygen(&offline, now).unwrap();
+    assert!(ends >= now + 30 * DAY);
+
+    fs::create_dir(&online.key_directory).unwrap();
+    fs::set_permissions(&online.key_directory, fs::Permissions::from_mode(0o700)).unwrap();
+    for name in [
+        key_file::RSA_IDENTITY,
+        key_file::MASTER_PUBLIC,
+        key_file::SIGNING_SECRET,
+        key_file::SIGNING_CERT,
+    ] {
+        fs::copy(offline.key_directory.join(name), online.key_directory.join(name)).unwrap();
+    }
+    assert_eq!(load_or_create(&online, now).unwrap().ed25519_identity, made);
+
+    let before = fs::read(offline.key_directory.join(key_file::SIGNING_CERT)).unwrap();
+    let (again, _) = keygen(&offline, now + DAY).unwrap();
+    assert_eq!(again, made, "the identity stays");
+    assert_ne!(
+        fs::read(offline.key_directory.join(key_file::SIGNING_CERT)).unwrap(),
+        before
+    );
+    let before = contents(&online.key_directory);
+    assert!(
+        matches!(keygen(&online, now), Err(KeysError::HalfAnIdentity { .. })),
+        "no master, no keygen"
+    );
+    assert_eq!(contents(&online.key_directory), before);
+}
+
+#[test]
+fn keygen_takes_a_master_that_c_tor_made_alone_and_makes_no_rsa_key_for_it() {
+    let (_data, plan, keys) = new_relay();
+    take_away(&plan, key_file::RSA_IDENTITY);
+    let (identity, _) = keygen(&plan, SystemTime::now()).unwrap();
+    assert_eq!(identity, keys.ed25519_identity);
+    assert!(!plan.key_directory.join(key_file::RSA_IDENTITY).exists());
+    fs::rename(
+        plan.key_directory.join(key_file::MASTER_SECRET),
+        plan.key_directory.join(key_file::MASTER_SECRET_ENCRYPTED),
+    )
+    .unwrap();
+    assert!(matches!(
+        keygen(&plan, SystemTime::now()),
+        Err(KeysError::Encrypted { .. })
+    ));
 }
