@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 pub use consensus::{
-    ConsensusUnverified, ListedServer, ServerConsensus, ServerConsensusUnverified, Unverified, consensus_diff,
-    signed_digest,
+    ConsensusUnverified, ListedServer, ServerConsensus, ServerConsensusUnverified, Unverified, apply_consensus_diff,
+    consensus_diff, is_consensus_diff, signed_digest,
 };
 pub use servers::{RawDescriptor, extra_infos, server_descriptors};
 

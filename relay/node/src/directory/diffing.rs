@@ -131,6 +131,14 @@ mod tests {
         let diff = String::from_utf8(zstd::decode_all(&*packed).unwrap()).unwrap();
         assert!(diff.starts_with("network-status-diff-version 1\nhash "), "{diff}");
         assert!(diff.contains("\nr r1 ") && diff.len() < CONSENSUS.len());
+        assert!(netdoc::is_consensus_diff(&diff) && !netdoc::is_consensus_diff(CONSENSUS));
+        assert_eq!(netdoc::apply_consensus_diff(&older.text, &diff).unwrap(), CONSENSUS);
+        assert!(
+            netdoc::apply_consensus_diff(CONSENSUS, &diff).is_err(),
+            "it leads from another one"
+        );
+        let forged = diff.replace("\nr r1 ", "\nr r7 ");
+        assert!(netdoc::apply_consensus_diff(&older.text, &forged).is_err());
     }
 
     #[test]

@@ -80,6 +80,9 @@ struct Held<C> {
     text: Arc<str>,
 }
 
+/// When our consensus became valid, and its text.
+type Ours = (SystemTime, Arc<str>);
+
 /// The documents that we have, and where to get more.
 pub struct Directory {
     authorities: Vec<DirAuthority>,
@@ -168,7 +171,8 @@ impl Directory {
     /// Asks the authorities in random order until one has a newer consensus that holds. `Ok(false)`: those that answered
     /// have none newer than ours.
     pub async fn fetch_consensus(&mut self, now: SystemTime) -> Result<bool, FetchError> {
-        let ours = self.consensus().map(|ours| ours.lifetime.valid_after);
+        let held = self.consensus.as_ref();
+        let ours = held.map(|held| (held.consensus.lifetime.valid_after, Arc::clone(&held.text)));
         let Some(held) = self.newest::<ConsensusUnverified>(ours, now).await? else {
             return Ok(false);
         };
@@ -187,12 +191,12 @@ impl Directory {
     /// Asks the authorities in random order until one has a consensus that is newer than `ours`.
     async fn newest<U: Unverified>(
         &mut self,
-        ours: Option<SystemTime>,
+        ours: Option<Ours>,
         now: SystemTime,
     ) -> Result<Option<Held<U::Verified>>, FetchError> {
         let mut last = Ok(None);
         for authority in self.shuffled() {
-            match self.fetch_from::<U>(&authority, ours, now).await {
+            match self.fetch_from::<U>(&authority, ours.as_ref(), now).await {
                 Ok(held) => return Ok(Some(held)),
                 Err(FetchError::NotNewer) => last = Ok(None),
                 Err(error) => {
@@ -207,14 +211,14 @@ impl Directory {
     async fn fetch_from<U: Unverified>(
         &mut self,
         authority: &DirAuthority,
-        ours: Option<SystemTime>,
+        ours: Option<&Ours>,
         now: SystemTime,
     ) -> Result<Held<U::Verified>, FetchError> {
         let trusted = self.trusted();
         let path = consensus_path(U::FLAVOR, &trusted);
-        let text = self.get(authority, &path, CONSENSUS_BYTES_MAX).await?;
+        let text = self.get_newer(authority, &path, ours).await?;
         let unverified = U::parse(&text)?;
-        if ours.is_some_and(|ours| unverified.claimed_lifetime().valid_after <= ours) {
+        if ours.is_some_and(|(ours, _)| unverified.claimed_lifetime().valid_after <= *ours) {
             return Err(FetchError::NotNewer);
         }
         let missing = unverified.missing_certificates(&trusted, &self.certificates);
@@ -226,6 +230,32 @@ impl Directory {
             consensus,
             text: text.into(),
         })
+    }
+
+    /// A consensus, whole or put together from ours and what has changed. A diff that leads nowhere costs a second question.
+    async fn get_newer(&self, authority: &DirAuthority, path: &str, ours: Option<&Ours>) -> Result<String, FetchError> {
+        let digest = ours.and_then(|(_, text)| Some((text, hex::encode_upper(netdoc::signed_digest(text)?))));
+        let Some((text, digest)) = digest else {
+            return self.get(authority, path, CONSENSUS_BYTES_MAX).await;
+        };
+        let headers = [("X-Or-Diff-From-Consensus", digest.as_str())];
+        let answer = match self.get_with(authority, path, CONSENSUS_BYTES_MAX, &headers).await {
+            Err(FetchError::Status(304, _)) => return Err(FetchError::NotNewer),
+            other => other?,
+        };
+        if !netdoc::is_consensus_diff(&answer) {
+            return Ok(answer);
+        }
+        match netdoc::apply_consensus_diff(text, &answer) {
+            Ok(newer) => {
+                tracing::debug!("Applied a consensus diff of {} bytes.", answer.len());
+                Ok(newer)
+            }
+            Err(reason) => {
+                tracing::info!("A consensus diff is of no use: {reason}. Fetching the whole consensus.");
+                self.get(authority, path, CONSENSUS_BYTES_MAX).await
+            }
+        }
     }
 
     async fn fetch_certificates(
@@ -262,10 +292,20 @@ impl Directory {
     }
 
     async fn get(&self, authority: &DirAuthority, path: &str, bytes_max: usize) -> Result<String, FetchError> {
+        self.get_with(authority, path, bytes_max, &[]).await
+    }
+
+    async fn get_with(
+        &self,
+        authority: &DirAuthority,
+        path: &str,
+        bytes_max: usize,
+        headers: &[(&str, &str)],
+    ) -> Result<String, FetchError> {
         let request = Request {
             path,
             body: None,
-            headers: &[],
+            headers,
             answer_bytes_max: bytes_max,
         };
         let answer = http::exchange(authority.dir_address, &self.bind, &request).await?;

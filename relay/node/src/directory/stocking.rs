@@ -62,6 +62,7 @@ fn shelve(stock: &Stock, service: &Service) {
         store.onion_descriptor_bytes_max = stock.onion_descriptor_bytes_max;
         let has = |flavor| stock.consensuses.iter().any(|raw| raw.flavor == flavor);
         store.consensuses.retain(|flavor, _| has(*flavor));
+        store.diffs.retain(|flavor, _| has(*flavor));
     });
     for raw in &stock.consensuses {
         let held = service.store();

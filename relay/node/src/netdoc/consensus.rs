@@ -204,3 +204,19 @@ pub fn signed_digest(text: &str) -> Option<[u8; 32]> {
 pub fn consensus_diff(from: &str, to: &str) -> Result<String, BadDocument> {
     tor_consdiff::gen_cons_diff(from, to, DiffSizeStrictness::Generate).map_err(|e| BadDocument::Parse(e.to_string()))
 }
+
+/// Whether a directory has sent a diff instead of a consensus.
+pub fn is_consensus_diff(text: &str) -> bool {
+    tor_consdiff::looks_like_diff(text)
+}
+
+/// The consensus that `diff` leads to from `from`. It is to be verified like any other.
+///
+/// # Errors
+/// The diff leads from another consensus, is far too long for it (TROVE-2026-042), or does not lead to what it promises.
+pub fn apply_consensus_diff(from: &str, diff: &str) -> Result<String, BadDocument> {
+    let bad = |e: tor_consdiff::Error| BadDocument::Parse(e.to_string());
+    let applied = tor_consdiff::apply_diff(from, diff, signed_digest(from), DiffSizeStrictness::Apply).map_err(bad)?;
+    applied.check_digest().map_err(bad)?;
+    Ok(applied.to_string())
+}

@@ -188,10 +188,8 @@ impl Directory {
     }
 
     async fn fetch_server_consensus(&mut self, now: SystemTime) -> Result<bool, FetchError> {
-        let ours = self
-            .server_consensus
-            .as_ref()
-            .map(|held| held.consensus.lifetime.valid_after);
+        let held = self.server_consensus.as_ref();
+        let ours = held.map(|held| (held.consensus.lifetime.valid_after, Arc::clone(&held.text)));
         let Some(held) = self.newest::<ServerConsensusUnverified>(ours, now).await? else {
             return Ok(false);
         };

@@ -69,6 +69,28 @@ async fn a_cache_has_both_flavours_and_every_descriptor_and_has_them_after_a_res
 }
 
 #[tokio::test]
+async fn who_has_a_consensus_says_which_and_a_diff_that_leads_nowhere_is_asked_for_whole() {
+    let nonsense = "network-status-diff-version 1\nhash 00 00\n1d\n";
+    let server = TestServer::start(move |path| match path {
+        _ if path.contains("/consensus-microdesc/") => (200, nonsense.into()),
+        _ => (404, Vec::new()),
+    })
+    .await;
+    let (full, room) = (self::server().await, tempfile::tempdir().unwrap());
+    open(&full, room.path()).fetch_consensus(then()).await.unwrap();
+    let mut directory = open(&server, room.path());
+
+    let failed = directory.fetch_consensus(then()).await;
+
+    assert!(matches!(failed, Err(FetchError::Refused(_))), "{failed:?}");
+    let asked = server.requests();
+    assert_eq!(asked.len(), 6, "each authority twice");
+    let digest = hex::encode_upper(netdoc::signed_digest(MICRODESC).unwrap());
+    let told = format!("X-Or-Diff-From-Consensus: {digest}\r\n");
+    assert_eq!(asked.iter().filter(|one| one.head.contains(&told)).count(), 3);
+}
+
+#[tokio::test]
 async fn what_a_liar_sends_instead_of_a_descriptor_is_not_kept() {
     let forged: &'static str = SERVERS.replace("\nplatform Tor ", "\nplatform Rot ").leak();
     let server = TestServer::start(move |path| match path {
