@@ -300,11 +300,13 @@ fn a_volume_cannot_be_changed_but_a_nickname_can() {
 
 #[test]
 #[ignore = "needs RELAYFLEET_BIN: run e2e/test apiserver"]
-fn the_example_is_taken() {
+fn the_examples_are_taken() {
     let server = server();
     server.namespace("relays");
-    server.apply(&std::fs::read_to_string("../../docs/examples/private-network.yaml").unwrap());
-    assert!(server.get("relays", "relay/alder").is_some());
+    for (file, object) in [("private-network", "relay/alder"), ("fleet", "relayset/exits")] {
+        server.apply(&std::fs::read_to_string(format!("../../docs/examples/{file}.yaml")).unwrap());
+        assert!(server.get("relays", object).is_some());
+    }
 }
 
 #[test]
