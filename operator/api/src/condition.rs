@@ -17,6 +17,8 @@ pub const FENCED: &str = "Fenced";
 /// The signing key that the pod has been given is good for a while. Without it the relay stops.
 pub const SIGNING_KEY_FRESH: &str = "SigningKeyFresh";
 
+/// The Tor network lists the relay as running. The network's answer: `Ready` does not wait for it.
+pub const IN_CONSENSUS: &str = "InConsensus";
 /// Of a RelaySet: something is still to be done.
 pub const PROGRESSING: &str = "Progressing";
 

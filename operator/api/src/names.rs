@@ -57,6 +57,9 @@ pub const SECRET_TYPE_FAMILY: &str = "relayfleet.io/family-key";
 /// Relay names longer than this leave no room for the suffixes below in a Kubernetes label (63 characters).
 pub const RELAY_NAME_LENGTH_MAX: usize = 52;
 
+/// The Secret in the operator's namespace with the key that status tokens are made of.
+pub const STATUS_KEY_SECRET: &str = "relayfleet-status-key";
+
 /// Longer names of RelaySets leave no room for `-999`.
 pub const SET_NAME_LENGTH_MAX: usize = RELAY_NAME_LENGTH_MAX - 4;
 /// Longer nicknames of a template leave no room for `999` (dir-spec: 19 characters in all).

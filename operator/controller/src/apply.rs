@@ -69,6 +69,11 @@ pub(crate) fn plain(error: &kube::Error) -> String {
 
 /// Writes the status.
 pub(crate) async fn apply_status(cluster: &Cluster, relay: &Relay, status: &RelayStatus) -> Result<(), ApplyError> {
+    // What the relay says of itself is another manager's.
+    let status = &RelayStatus {
+        directory: None,
+        ..status.clone()
+    };
     let patch = json!({
         "apiVersion": Relay::api_version(&()),
         "kind": Relay::kind(&()),

@@ -135,6 +135,7 @@ impl Arguments {
                 Pull::Never => PullPolicy::Never,
             }),
             cluster_networks: self.cluster_networks.clone(),
+            status_key: None, // read from the cluster
         }
     }
 

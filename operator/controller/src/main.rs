@@ -16,6 +16,7 @@ mod gather;
 mod lease;
 mod pools;
 mod reconcile;
+mod relay_facts;
 mod server;
 mod sets;
 mod telemetry;
@@ -64,7 +65,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let Some(leader) = lead(&arguments, &client, &telemetry, stop.clone()).await? else {
         return Ok(()); // asked to stop before it led
     };
-    let settings = arguments.settings(client.default_namespace());
+    let mut settings = arguments.settings(client.default_namespace());
+    settings.status_key = relay_facts::status_key(&client, &settings.custody_namespace)
+        .await
+        .context("cannot look for the key of status tokens")?;
     let cluster = Arc::new(Cluster::new(
         client,
         settings,
@@ -87,6 +91,7 @@ async fn work(cluster: Arc<Cluster>, arguments: &Arguments, stop: Receiver<bool>
     tokio::join!(
         watch::run(Arc::clone(&cluster), namespace, arguments.concurrency, stop.clone()),
         fence::run(Arc::clone(&cluster), namespace, arguments.concurrency, stop.clone()),
+        relay_facts::run(Arc::clone(&cluster), namespace, stop.clone()),
         sets::run(Arc::clone(&cluster), namespace, stop.clone()),
         families::run(Arc::clone(&cluster), namespace, stop.clone()),
         pools::run(cluster, namespace, stop),

@@ -15,6 +15,8 @@ pub struct Settings {
     pub pull_policy: Option<PullPolicy>,
     /// Networks of the cluster's pods, Services and nodes, as `ADDRESS/BITS`: no exit lets a stream go there.
     pub cluster_networks: Vec<String>,
+    /// What status tokens are made of; without it relays have no status port.
+    pub status_key: Option<[u8; 32]>,
 }
 
 /// A network that was given to the operator is none.

@@ -77,15 +77,24 @@ pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
         ),
     ];
     let generation = view.seen.relay.metadata.generation;
+    let listed = listed(view, &before).map(|answer| (condition::IN_CONSENSUS, answer));
     RelayStatus {
         observed_generation: generation,
         conditions: answers
+            .into_iter()
+            .chain(listed)
             .map(|(type_, answer)| judged(&before.conditions, type_, answer, generation, now))
-            .into(),
+            .collect(),
         identity: before.identity.clone().or_else(|| found_identity(view)),
         signing_key_expires: signing_ends(view).map(Time),
         pod_name: view.seen.pod.ours().map(|pod| pod.name_any()),
         pod_uid: view.seen.pod.ours().and_then(|pod| pod.metadata.uid.clone()),
+        pod_address: view.seen.pod.ours().and_then(|pod| pod.status.as_ref()?.pod_ip.clone()),
+        status_port: view
+            .accepted
+            .as_ref()
+            .ok()
+            .and_then(|accepted| accepted.status.as_ref().map(|(port, _)| *port)),
         directory: before.directory.clone(),
         address: address(view),
     }
@@ -171,6 +180,39 @@ fn source_kept(view: &View<'_>) -> Answer {
              address is kept (a Service needs externalTrafficPolicy: Local), or use an AddressPool",
         ),
     }
+}
+
+/// What the relay's own copy of the consensus says; nothing of one that cannot be asked.
+fn listed(view: &View<'_>, before: &RelayStatus) -> Option<Answer> {
+    view.accepted.as_ref().ok()?.status.as_ref()?;
+    let pod = view.seen.pod.ours().and_then(|pod| pod.metadata.uid.as_deref());
+    let Some(directory) = before
+        .directory
+        .as_ref()
+        .filter(|said| Some(said.pod_uid.as_str()) == pod)
+    else {
+        return Some(Answer::of(
+            "Unknown",
+            "NotAsked",
+            "the relay has not said yet what the consensus says of it",
+        ));
+    };
+    Some(if directory.in_consensus {
+        Answer::yes("Listed", "the consensus lists the relay as running")
+    } else if directory.published {
+        Answer::of(
+            "False",
+            "NotListed",
+            "the authorities have the relay's descriptor, but the consensus does not list it as running. A new relay waits for \
+             the next consensus; if it stays so, see whether the ORPort can be reached from outside at the published address",
+        )
+    } else {
+        Answer::of(
+            "False",
+            "NotPublished",
+            "no authority has taken the relay's descriptor since it started. The relay's log says why: kubectl logs",
+        )
+    })
 }
 
 fn found_identity(view: &View<'_>) -> Option<operator_api::IdentityStatus> {

@@ -12,6 +12,7 @@ use relay_formats::torrc::Torrc;
 
 use crate::desired::accounting::accounting_lines;
 use crate::desired::exit::{BadRule, exit_lines};
+use crate::desired::status_port::{status_port, status_token};
 use crate::desired::torrc::torrc_text;
 use crate::family::contact::contact_line;
 use crate::identity::custody_of;
@@ -36,6 +37,8 @@ pub struct Accepted {
     pub place: Option<Place>,
     /// As in the spec, in bytes per second.
     pub bandwidth: Option<Rates>,
+    /// Where it tells its status, and what one who asks must show.
+    pub status: Option<(u16, String)>,
     /// torrc lines about how much it may carry.
     pub accounting: Vec<String>,
     /// torrc lines about where it lets streams go.
@@ -177,13 +180,16 @@ pub fn validate(
         return Err(Refusal::Bridge);
     }
     let place = place(relay, pool)?;
+    let or_port = place.as_ref().map_or(spec.or_port, |place| place.port);
+    let port = status_port(relay, or_port, place.as_ref());
     let accepted = Accepted {
         nickname: spec.nickname.parse()?,
         contact: contact(&spec.contact, relay, family)?,
-        or_port: place.as_ref().map_or(spec.or_port, |place| place.port),
+        or_port,
         address: address(relay, place.as_ref())?,
         place,
         bandwidth: spec.bandwidth.as_ref().map(rates).transpose()?,
+        status: port.zip(settings.status_key.map(|key| status_token(&key, relay))),
         accounting: spec.accounting.as_ref().map(accounting_lines).unwrap_or_default(),
         exit: exit_lines(relay, settings)?,
         affinity: match &spec.pod {

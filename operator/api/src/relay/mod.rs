@@ -44,12 +44,19 @@ use status::RelayStatus;
     printcolumn(name = "Role", type_ = "string", json_path = ".spec.role"),
     printcolumn(name = "Nickname", type_ = "string", json_path = ".spec.nickname"),
     printcolumn(name = "Fingerprint", type_ = "string", json_path = ".status.identity.rsaFingerprint"),
+    printcolumn(name = "Flags", type_ = "string", json_path = ".status.directory.flags"),
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
         name = "Reason",
         type_ = "string",
         json_path = ".status.conditions[?(@.type==\"Ready\")].reason",
+        priority = "1"
+    ),
+    printcolumn(
+        name = "Weight",
+        type_ = "integer",
+        json_path = ".status.directory.consensusWeight",
         priority = "1"
     ),
     printcolumn(name = "Engine", type_ = "string", json_path = ".spec.engine", priority = "1"),
@@ -163,9 +170,10 @@ fn default_or_port() -> u16 {
 /// What a relay does in the network.
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 pub enum Role {
-    /// Takes clients in: the first hop of circuits, once the authorities trust the relay with it. Passes circuits on.
+    /// Takes clients in, once the authorities trust the relay with it, and passes circuits on. The network sees no
+    /// difference to `Middle`: the authorities alone say who is a guard.
     Guard,
-    /// Passes circuits on, in the middle of a path.
+    /// Passes circuits on.
     Middle,
     /// Lets streams out of the network, where `exit` allows it. Passes circuits on.
     Exit,

@@ -15,7 +15,7 @@ pub struct RelayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready`, `IdentityBound`, `ConfigAccepted`, `Updated` and `Fenced`: whether, since when, why, and what to do.
+    /// `Ready`, `IdentityBound`, `ConfigAccepted`, `Updated`, `Fenced` and, of our own relay, `InConsensus`: whether, since when, why, and what to do.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -35,6 +35,15 @@ pub struct RelayStatus {
     /// That pod's uid.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod_uid: Option<String>,
+
+    /// The pod's address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod_address: Option<String>,
+
+    /// Where the relay tells its status to the operator, if it can be asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<i32>")]
+    pub status_port: Option<u16>,
 
     /// What the relay itself knows of its place in the network. Not there while nobody could ask it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -67,6 +76,10 @@ pub struct IdentityStatus {
 #[derive(Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct DirectoryStatus {
+    /// The pod that said so.
+    #[serde(default)]
+    pub pod_uid: String,
+
     /// It has told the authorities of itself since it started.
     #[serde(default)]
     pub published: bool,
@@ -75,9 +88,13 @@ pub struct DirectoryStatus {
     #[serde(default)]
     pub in_consensus: bool,
 
-    /// Its flags in the consensus, for example `Fast` and `Guard`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub flags: Vec<String>,
+    /// A consensus that is younger than the process does.
+    #[serde(default)]
+    pub listed_since_start: bool,
+
+    /// Its flags in the consensus, for example `Fast,Guard,Running`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub flags: String,
 
     /// Its weight in the consensus.
     #[serde(default, skip_serializing_if = "Option::is_none")]

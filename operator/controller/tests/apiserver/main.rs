@@ -9,6 +9,7 @@ mod audit;
 mod changes;
 mod chart;
 mod custody;
+mod facts;
 mod families;
 mod fence;
 mod identity;

@@ -277,7 +277,10 @@ fn good_manifests_are_taken() {
     }
     let columns = server.kubectl(&["get", "relays", "-n", "default"]);
     let head: Vec<&str> = columns.lines().next().unwrap().split_whitespace().collect();
-    assert_eq!(head, ["NAME", "ROLE", "NICKNAME", "FINGERPRINT", "READY", "AGE"]);
+    assert_eq!(
+        head,
+        ["NAME", "ROLE", "NICKNAME", "FINGERPRINT", "FLAGS", "READY", "AGE"]
+    );
 }
 
 #[test]

@@ -7,6 +7,7 @@ pub mod identity;
 pub mod pod;
 pub mod service;
 pub mod signing;
+pub mod status_port;
 pub mod torrc;
 
 use std::collections::BTreeMap;

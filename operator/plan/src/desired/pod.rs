@@ -17,6 +17,7 @@ use relay_formats::family_bundle::FILE_SUFFIX;
 use relay_formats::key_file;
 use sha2::{Digest as _, Sha256};
 
+use super::status_port::TOKEN_KEY;
 use super::torrc::{SHUTDOWN_WAIT_SECONDS, TORRC_KEY, cold_lines, torrc_text};
 use super::{labels, owned};
 use crate::family::SHARDS_MAX;
@@ -47,7 +48,8 @@ pub const SIGNING_DIR: &str = "/etc/relayfleet/signing";
 pub const FAMILY_DIR: &str = "/etc/relayfleet/family";
 /// Where C tor finds its family's keys.
 pub const FAMILY_KEYS_DIR: &str = "/etc/relayfleet/family-keys";
-const CONFIG_DIR: &str = "/etc/relayfleet/config";
+/// Where the pod finds its torrc.
+pub const CONFIG_DIR: &str = "/etc/relayfleet/config";
 /// Any id from 10000 up, so that it is nobody on the node; our images say the same.
 const RELAY_UID: i64 = 10_001;
 /// Beyond the relay's own wait, for what it does before and after.
@@ -129,7 +131,7 @@ fn pod_spec(relay: &Relay, accepted: &Accepted, settings: &Settings) -> PodSpec 
     PodSpec {
         init_containers: Some(vec![keys_container(settings)]),
         containers: vec![relay_container(relay, accepted, settings)],
-        volumes: Some(volumes(relay)),
+        volumes: Some(volumes(relay, accepted)),
         affinity: accepted.affinity.clone(),
         restart_policy: Some("Always".to_owned()),
         termination_grace_period_seconds: Some(GRACE_SECONDS),
@@ -151,7 +153,7 @@ fn pod_spec(relay: &Relay, accepted: &Accepted, settings: &Settings) -> PodSpec 
     }
 }
 
-fn volumes(relay: &Relay) -> Vec<Volume> {
+fn volumes(relay: &Relay, accepted: &Accepted) -> Vec<Volume> {
     let name = relay.name_any();
     let mut volumes = vec![
         Volume {
@@ -167,7 +169,12 @@ fn volumes(relay: &Relay) -> Vec<Volume> {
             name: "config".to_owned(),
             config_map: Some(ConfigMapVolumeSource {
                 name: names::torrc_config_map(&name),
-                items: Some(vec![item(TORRC_KEY)]),
+                items: Some(
+                    std::iter::once(TORRC_KEY)
+                        .chain(accepted.status.as_ref().map(|_| TOKEN_KEY))
+                        .map(item)
+                        .collect(),
+                ),
                 ..Default::default()
             }),
             ..Default::default()

@@ -6,6 +6,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::ResourceExt as _;
 use operator_api::{Custody, Engine, Relay, names};
 
+use super::status_port::TOKEN_KEY;
 use super::{owned, pod};
 use crate::identity::custody_of;
 use crate::validate::Accepted;
@@ -21,7 +22,16 @@ pub const SHUTDOWN_WAIT_SECONDS: i64 = 20;
 pub fn torrc(relay: &Relay, accepted: &Accepted) -> ConfigMap {
     ConfigMap {
         metadata: owned(relay, names::torrc_config_map(&relay.name_any())),
-        data: Some([(TORRC_KEY.to_owned(), torrc_text(relay, accepted))].into()),
+        data: Some(
+            std::iter::once((TORRC_KEY.to_owned(), torrc_text(relay, accepted)))
+                .chain(
+                    accepted
+                        .status
+                        .iter()
+                        .map(|(_, token)| (TOKEN_KEY.to_owned(), token.clone())),
+                )
+                .collect(),
+        ),
         ..Default::default()
     }
 }
@@ -63,6 +73,10 @@ pub fn torrc_text(relay: &Relay, accepted: &Accepted) -> String {
             let lifetime = relay.spec.identity.signing_key_lifetime;
             line("SigningKeyLifetime", &format_args!("{} days", lifetime.count()));
         }
+    }
+    if let Some((port, _)) = &accepted.status {
+        line("StatusPort", &format_args!("0.0.0.0:{port}"));
+        line("StatusTokenFile", &format_args!("{}/{TOKEN_KEY}", pod::CONFIG_DIR));
     }
     if let Some(rates) = accepted.bandwidth {
         // Where a Service rewrites source addresses every client looks private, and an uncounted rate would bind nobody.

@@ -1,7 +1,7 @@
 //! Whose turn it is: which pods may be replaced now, so that little of the set's weight is away.
 
 use kube::ResourceExt as _;
-use operator_api::{Gate, Relay, condition, names};
+use operator_api::{DirectoryStatus, Gate, Relay, condition, names};
 
 use super::{Member, SetStep, View};
 use crate::observed::annotation;
@@ -22,11 +22,11 @@ pub(super) fn standing(view: &View<'_>, member: &Member<'_>) -> Standing {
     if relay.spec.is_stopped() || relay.spec.is_paused() {
         return Standing::Resting;
     }
-    let directory = relay.status.as_ref().and_then(|status| status.directory.as_ref());
+    let directory = said(relay);
     let passed = match view.set.spec.update.gate {
         Gate::Listening => true,
         Gate::Published => directory.is_some_and(|directory| directory.published),
-        Gate::InConsensus => directory.is_some_and(|directory| directory.in_consensus),
+        Gate::InConsensus => directory.is_some_and(|directory| directory.listed_since_start),
     };
     let has_turn = waiting_pod(relay).is_some_and(|pod| turn_of(relay) == Some(pod));
     if is_ready(relay) && passed && !has_turn && relay.metadata.deletion_timestamp.is_none() {
@@ -34,6 +34,13 @@ pub(super) fn standing(view: &View<'_>, member: &Member<'_>) -> Standing {
     } else {
         Standing::Away
     }
+}
+
+/// By the pod that there is now: what an earlier one said is history.
+fn said(relay: &Relay) -> Option<&DirectoryStatus> {
+    let status = relay.status.as_ref()?;
+    let directory = status.directory.as_ref()?;
+    (Some(&directory.pod_uid) == status.pod_uid.as_ref()).then_some(directory)
 }
 
 /// Ready, as of the spec that it has now.
@@ -118,8 +125,8 @@ impl Allowance {
     }
 }
 
-/// A relay that is away already costs nothing, so that a bad pod can be replaced by a good one. Of the others, the last
-/// first.
+/// A relay that does not listen costs nothing, so that a bad pod can be replaced by a good one; one that listens and has not
+/// reached the gate yet keeps its pod. Of the others, the last first.
 pub(super) fn turns(view: &View<'_>) -> Vec<SetStep> {
     let mut allowance = Allowance::of(view);
     let mut turns = Vec::new();
@@ -132,7 +139,7 @@ pub(super) fn turns(view: &View<'_>) -> Vec<SetStep> {
             continue;
         }
         let grant = match standing(view, member) {
-            Standing::Away => true,
+            Standing::Away => !is_ready(relay),
             Standing::Available => allowance.takes(view, relay),
             Standing::Resting => false,
         };

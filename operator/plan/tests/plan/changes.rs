@@ -196,3 +196,24 @@ fn a_change_of_mind_lets_the_relay_go_and_keeps_its_keys() {
     world.seen.relay.metadata.deletion_timestamp = Some(Time(Timestamp::UNIX_EPOCH));
     assert_eq!(world.plan().steps, [Step::HoldRelay(false)]);
 }
+
+#[test]
+fn what_the_relay_says_of_the_consensus_is_told_apart_from_ready() {
+    let mut world = World::plain();
+    world.settings.status_key = Some([7; 32]);
+    world.settle();
+    world.pod_listens();
+    world.settle();
+    assert_eq!(world.condition("InConsensus").1, "NotAsked");
+    let pod = world.pod().metadata.uid.clone().unwrap();
+    let mut says = |pod: &str, published: bool, listed: bool| {
+        let said = json!({"podUid": pod, "published": published, "inConsensus": listed, "flags": "Fast,Running"});
+        world.seen.relay.status.as_mut().unwrap().directory = Some(serde_json::from_value(said).unwrap());
+        assert_eq!(world.condition("Ready").0, "True");
+        world.condition("InConsensus").1
+    };
+    assert_eq!(says(&pod, false, false), "NotPublished");
+    assert_eq!(says(&pod, true, false), "NotListed");
+    assert_eq!(says(&pod, true, true), "Listed");
+    assert_eq!(says("an earlier pod", true, true), "NotAsked");
+}

@@ -54,6 +54,7 @@ fn our_relay_takes_every_line_of_the_torrc() {
         "network": {"configMap": {"name": "private"}},
     }));
     world.seen.network = NetworkText::Text(format!("{NETWORK}AssumeReachable 1\n"));
+    world.settings.status_key = Some([7; 32]);
     world.settle();
     let read = Torrc::parse(&torrc(&world)).unwrap();
     assert_eq!(read.warnings, []);
@@ -64,6 +65,16 @@ fn our_relay_takes_every_line_of_the_torrc() {
     assert_eq!(read.bandwidth.relayed.unwrap().bytes_burst_max, 2_147_000_000);
     assert_eq!(read.bandwidth.advertised_max, 38 * 1024);
     assert!(read.testing_tor_network && read.assume_reachable);
+    let ports: Vec<_> = read.status_ports.iter().map(|one| one.port).collect();
+    assert_eq!(ports, [Some(9099)]);
+    let file = read.status_token_file.unwrap();
+    let (folder, key) = (file.parent().unwrap(), file.file_name().unwrap().to_str().unwrap());
+    assert_eq!(folder, std::path::Path::new("/etc/relayfleet/config"));
+    let token = world.seen.torrc.ours().unwrap().data.as_ref().unwrap()[key].clone();
+    assert_eq!(token.len(), 64);
+    world.seen.relay.metadata.name = Some("other".into());
+    let other = operator_plan::desired::status_port::status_token(&[7; 32], &world.seen.relay);
+    assert_ne!(token, other, "each relay has its own");
 }
 
 #[test]

@@ -99,6 +99,10 @@ impl Namespace {
 
     fn status(&mut self, ordinal: i32, pod: &str, ready: &str, updated: (&str, &str), directory: Value) {
         let condition = |type_: &str, (status, reason): (&str, &str)| json!({"type": type_, "status": status, "reason": reason, "message": "", "lastTransitionTime": "2026-01-01T00:00:00Z"});
+        let mut directory = directory;
+        if let Some(fields) = directory.as_object_mut() {
+            fields.insert("podUid".into(), json!(pod));
+        }
         let status = json!({
             "observedGeneration": 1, "podUid": pod, "directory": directory,
             "conditions": [condition("Ready", (ready, "Reason")), condition("Updated", updated)],
@@ -118,7 +122,9 @@ impl Namespace {
 
     /// As the Relay's own rounds would say after the operator's image has changed.
     fn waits(&mut self, ordinal: i32, weight: i64) {
-        let directory = json!({"published": true, "inConsensus": true, "consensusWeight": weight});
+        let directory = json!({
+            "published": true, "inConsensus": true, "listedSinceStart": true, "consensusWeight": weight,
+        });
         self.status(
             ordinal,
             &format!("old-{ordinal}"),
@@ -234,8 +240,30 @@ fn the_gate_may_ask_for_the_consensus() {
     namespace.waits(0, 10);
     namespace.comes_up(1); // published, not listed yet
     assert_eq!(namespace.turns(), Vec::<String>::new());
-    namespace.status(1, "new-1", "True", ("True", "UpToDate"), json!({"inConsensus": true}));
+    namespace.status(
+        1,
+        "new-1",
+        "True",
+        ("True", "UpToDate"),
+        json!({"inConsensus": true, "listedSinceStart": true}),
+    );
     assert_eq!(namespace.turns(), ["oaks-0"]);
+}
+
+#[test]
+fn relays_that_wait_for_the_consensus_are_not_all_replaced_at_once_for_being_away() {
+    let mut namespace = Namespace::settled(json!({"gate": "InConsensus"}), 3);
+    for ordinal in 0..3 {
+        let pod = format!("old-{ordinal}");
+        namespace.status(
+            ordinal,
+            &pod,
+            "True",
+            ("False", "WaitingForTurn"),
+            json!({"published": true}),
+        );
+    }
+    assert_eq!(namespace.turns(), Vec::<String>::new());
 }
 
 #[test]

@@ -59,6 +59,7 @@ impl World {
             custody_namespace: "relayfleet-system".into(),
             pull_policy: None,
             cluster_networks: vec!["198.18.0.0/16".into(), "fd00::/8".into()],
+            status_key: None,
         };
         Self {
             seen,

@@ -1,0 +1,155 @@
+//! What the relays themselves know of their place in the network, asked at their status ports.
+//!
+//! A loop apart from the rounds, with a field of the status of its own: a relay that does not answer holds nobody up.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context as _, ensure};
+use futures::StreamExt as _;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::Request;
+use hyper::body::Bytes;
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Secret;
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
+use kube::core::DeserializeGuard;
+use kube::{Api, Resource as _, ResourceExt as _};
+use operator_api::{DirectoryStatus, Relay};
+use operator_plan::desired::status_port::{directory_status, new_key_secret, read_key, status_token};
+use relay_formats::facts::Facts;
+use serde_json::json;
+use tokio::net::TcpStream;
+use tokio::sync::watch::Receiver;
+use tracing::debug;
+
+use crate::apply::{ApplyError, count};
+use crate::cluster::Cluster;
+use crate::watch::{scoped, stopped};
+
+/// Owner of `status.directory`.
+const MANAGER: &str = "relayfleet-operator-facts";
+/// Between two looks at all relays. In the public network a consensus comes every hour.
+const LOOK_AGAIN: Duration = Duration::from_secs(20);
+/// Relays asked at once.
+const ASKED_AT_ONCE: usize = 32;
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
+/// The relay's form needs about two kilobytes.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+/// Relays listed at a time.
+const PAGE: u32 = 500;
+
+/// The key that status tokens are made of: made at the first start, kept in the operator's namespace.
+pub(crate) async fn status_key(client: &kube::Client, namespace: &str) -> kube::Result<Option<[u8; 32]>> {
+    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let fresh = new_key_secret(namespace, &mut rand::rng());
+    let name = fresh.name_any();
+    if let Some(found) = secrets.get_opt(&name).await? {
+        return Ok(read_key(&found));
+    }
+    match secrets.create(&PostParams::default(), &fresh).await {
+        Ok(made) => Ok(read_key(&made)),
+        Err(kube::Error::Api(status)) if status.code == 409 => Ok(read_key(&secrets.get(&name).await?)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Runs until asked to stop.
+pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, stop: Receiver<bool>) {
+    let asking = async {
+        loop {
+            tokio::time::sleep(LOOK_AGAIN).await;
+            if let Err(error) = look_at_all(&cluster, namespace).await {
+                debug!(%error, "cannot list the Relays whose status is to be asked");
+            }
+        }
+    };
+    tokio::select! {
+        () = asking => {}
+        () = stopped(stop) => {}
+    }
+}
+
+async fn look_at_all(cluster: &Cluster, namespace: Option<&str>) -> kube::Result<()> {
+    let relays = scoped::<DeserializeGuard<Relay>>(&cluster.client, namespace);
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let list = relays.list(&page).await?;
+        let all = list.items.into_iter().filter_map(|relay| relay.0.ok());
+        futures::stream::iter(all)
+            .for_each_concurrent(ASKED_AT_ONCE, |relay| async move {
+                if let Err(error) = look_at(cluster, &relay).await {
+                    debug!(
+                        relay = relay.name_any(),
+                        error = format!("{error:#}"),
+                        "no facts of a relay"
+                    );
+                }
+            })
+            .await;
+        match list.metadata.continue_.filter(|more| !more.is_empty()) {
+            Some(more) => page = page.continue_token(&more),
+            None => return Ok(()),
+        }
+    }
+}
+
+async fn look_at(cluster: &Cluster, relay: &Relay) -> anyhow::Result<()> {
+    let (Some(key), Some(status)) = (cluster.settings.status_key, &relay.status) else {
+        return Ok(());
+    };
+    let (Some(address), Some(pod), Some(port)) = (&status.pod_address, &status.pod_uid, status.status_port) else {
+        return Ok(());
+    };
+    let address: IpAddr = address.parse()?;
+    let facts = ask(SocketAddr::new(address, port), &status_token(&key, relay)).await?;
+    // Addresses of pods are used again: another relay may answer there by now.
+    let own = status.identity.as_ref().map(|own| own.rsa_fingerprint.as_str());
+    ensure!(
+        own == Some(facts.identity.fingerprint.to_string().as_str()),
+        "another relay answers"
+    );
+    let directory = directory_status(&facts, pod, SystemTime::now());
+    if status.directory.as_ref() != Some(&directory) {
+        write(cluster, relay, &directory).await?;
+    }
+    Ok(())
+}
+
+async fn ask(address: SocketAddr, token: &str) -> anyhow::Result<Facts> {
+    let answer = async {
+        let stream = TcpStream::connect(address).await?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+        let request = Request::get("/status")
+            .header("Host", address.to_string())
+            .header("Authorization", format!("Bearer {token}"))
+            .body(Empty::<Bytes>::new())?;
+        let whole = async {
+            let answer = sender.send_request(request).await?;
+            ensure!(answer.status().is_success(), "it answers {}", answer.status());
+            let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await;
+            Ok(body.map_err(|error| anyhow::anyhow!(error))?.to_bytes())
+        };
+        let (_, body) = tokio::join!(connection, whole);
+        Ok(serde_json::from_slice(&body?)?)
+    };
+    tokio::time::timeout(ANSWER_TIME_MAX, answer)
+        .await
+        .context("no answer in time")?
+}
+
+async fn write(cluster: &Cluster, relay: &Relay, directory: &DirectoryStatus) -> Result<(), ApplyError> {
+    let patch = json!({
+        "apiVersion": Relay::api_version(&()),
+        "kind": Relay::kind(&()),
+        "metadata": {"name": relay.name_any(), "uid": relay.metadata.uid},
+        "status": {"directory": directory},
+    });
+    let relays: Api<Relay> = Api::namespaced(cluster.client.clone(), &relay.namespace().unwrap_or_default());
+    let parameters = PatchParams::apply(MANAGER).force();
+    let done = relays
+        .patch_status(&relay.name_any(), &parameters, &Patch::Apply(&patch))
+        .await;
+    count(cluster, "Relay", "status", "write what the relay says", done).map(drop)
+}

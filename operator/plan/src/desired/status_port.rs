@@ -1,0 +1,77 @@
+//! The relay's status port: where it is, who may ask there, and what becomes of the answer.
+
+use std::time::SystemTime;
+
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use kube::ResourceExt as _;
+use operator_api::{DirectoryStatus, Engine, Exposure, Relay, names};
+use rand::CryptoRng;
+use relay_formats::facts::Facts;
+use sha2::{Digest as _, Sha256};
+
+use crate::pool::Place;
+
+/// Key in the torrc's ConfigMap, and the file's name in the pod. The token keeps strangers out and opens nothing that the
+/// network does not mostly know, so it lies beside the torrc.
+pub const TOKEN_KEY: &str = "status-token";
+/// Key in the Secret with [`names::STATUS_KEY_SECRET`].
+const SECRET_KEY: &str = "key";
+const PORT: u16 = 9099;
+
+/// C tor has none, and on a node's own network the relays of one node would be in each other's way.
+#[must_use]
+pub fn status_port(relay: &Relay, or_port: u16, place: Option<&Place>) -> Option<u16> {
+    let own_network = place.is_none_or(|place| place.exposure != Exposure::HostNetwork);
+    let port = if or_port == PORT { PORT + 1 } else { PORT };
+    (relay.spec.engine == Engine::Builtin && own_network).then_some(port)
+}
+
+/// What one who asks this relay must show: nobody can tell it from another relay's.
+#[must_use]
+pub fn status_token(key: &[u8; 32], relay: &Relay) -> String {
+    let name = format!("{}/{}", relay.namespace().unwrap_or_default(), relay.name_any());
+    let inner = Sha256::new().chain_update(key).chain_update(name).finalize();
+    hex::encode(Sha256::new().chain_update(key).chain_update(inner).finalize())
+}
+
+/// The Secret with the key of all tokens, freshly drawn.
+#[must_use]
+pub fn new_key_secret(namespace: &str, dice: &mut impl CryptoRng) -> Secret {
+    let mut key = [0; 32];
+    dice.fill_bytes(&mut key);
+    Secret {
+        metadata: ObjectMeta {
+            name: Some(names::STATUS_KEY_SECRET.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            labels: Some([(names::LABEL_MANAGED_BY.to_owned(), names::MANAGED_BY.to_owned())].into()),
+            ..Default::default()
+        },
+        data: Some([(SECRET_KEY.to_owned(), ByteString(key.to_vec()))].into()),
+        ..Default::default()
+    }
+}
+
+/// `None` if somebody put something else there.
+#[must_use]
+pub fn read_key(secret: &Secret) -> Option<[u8; 32]> {
+    secret.data.as_ref()?.get(SECRET_KEY)?.0.as_slice().try_into().ok()
+}
+
+/// What the status keeps of a relay's answer: nothing that changes with every consensus.
+#[must_use]
+pub fn directory_status(facts: &Facts, pod_uid: &str, now: SystemTime) -> DirectoryStatus {
+    let consensus = facts.consensus.as_ref();
+    let listed = consensus.and_then(|consensus| consensus.listed.as_ref());
+    let in_consensus = facts.is_in_consensus(now);
+    let since_start = consensus.is_some_and(|consensus| consensus.valid_after > facts.started_at);
+    DirectoryStatus {
+        pod_uid: pod_uid.to_owned(),
+        published: facts.is_published(),
+        in_consensus,
+        listed_since_start: in_consensus && since_start,
+        flags: listed.map(|listed| listed.flags.join(",")).unwrap_or_default(),
+        consensus_weight: listed.map(|listed| i64::from(listed.weight)),
+    }
+}
