@@ -17,7 +17,7 @@ use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::core::DeserializeGuard;
 use kube::{Api, Resource as _, ResourceExt as _};
 use operator_api::{DirectoryStatus, Relay};
-use operator_plan::desired::status_port::{directory_status, new_key_secret, read_key, status_token};
+use operator_plan::desired::status_port::{directory_status, is_news, new_key_secret, read_key, status_token};
 use relay_formats::facts::Facts;
 use serde_json::json;
 use tokio::net::TcpStream;
@@ -31,7 +31,7 @@ use crate::watch::{scoped, stopped};
 /// Owner of `status.directory`.
 const MANAGER: &str = "relayfleet-operator-facts";
 /// Between two looks at all relays. In the public network a consensus comes every hour.
-const LOOK_AGAIN: Duration = Duration::from_secs(20);
+const LOOK_AGAIN: Duration = Duration::from_secs(30);
 /// Relays asked at once.
 const ASKED_AT_ONCE: usize = 32;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
@@ -111,7 +111,7 @@ async fn look_at(cluster: &Cluster, relay: &Relay) -> anyhow::Result<()> {
         "another relay answers"
     );
     let directory = directory_status(&facts, pod, SystemTime::now());
-    if status.directory.as_ref() != Some(&directory) {
+    if is_news(status.directory.as_ref(), &directory) {
         write(cluster, relay, &directory).await?;
     }
     Ok(())

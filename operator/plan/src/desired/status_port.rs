@@ -75,3 +75,40 @@ pub fn directory_status(facts: &Facts, pod_uid: &str, now: SystemTime) -> Direct
         consensus_weight: listed.map(|listed| i64::from(listed.weight)),
     }
 }
+
+/// Whether the status should say something new. Weights move a little with every consensus: a fleet at rest writes nothing.
+#[must_use]
+pub fn is_news(before: Option<&DirectoryStatus>, now: &DirectoryStatus) -> bool {
+    let Some(before) = before else { return true };
+    let known = match (before.consensus_weight, now.consensus_weight) {
+        (Some(old), Some(new)) if old.abs_diff(new).saturating_mul(4) <= old.unsigned_abs() => before.consensus_weight,
+        _ => now.consensus_weight,
+    };
+    let steadied = DirectoryStatus {
+        consensus_weight: known,
+        ..now.clone()
+    };
+    *before != steadied
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_weight_that_moves_a_little_is_no_news() {
+        let with = |consensus_weight| DirectoryStatus {
+            consensus_weight,
+            ..Default::default()
+        };
+        assert!(is_news(None, &with(None)));
+        assert!(!is_news(Some(&with(Some(100))), &with(Some(125))));
+        assert!(is_news(Some(&with(Some(100))), &with(Some(126))));
+        assert!(is_news(Some(&with(Some(100))), &with(None)));
+        let published = DirectoryStatus {
+            published: true,
+            ..with(Some(101))
+        };
+        assert!(is_news(Some(&with(Some(100))), &published));
+    }
+}
