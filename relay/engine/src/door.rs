@@ -308,6 +308,13 @@ pub enum Report {
         /// Whether the consensus knows the peer as an authority.
         from_authority: bool,
     },
+    /// Too much waited in our queues: so many circuits were ended, and so many bytes given back.
+    MemoryReclaimed {
+        /// Circuits.
+        circuits: u64,
+        /// Bytes that had waited in their queues.
+        bytes: u64,
+    },
     /// A relay broke the protocol; the text names the rule, never the peer's address.
     ProtocolViolation(&'static str),
 }
@@ -387,6 +394,32 @@ pub struct Tally {
     pub congestion_circuits_closed: u64,
     /// Messages for streams that are not there any more, or never were.
     pub stray_stream_cells: u64,
+    /// Circuits refused: their client's address was marked. This and the next four are the relay's, told by its first shard.
+    pub dos_circuits_rejected: u64,
+    /// Addresses marked for making too many circuits.
+    pub dos_addresses_marked: u64,
+    /// Addresses marked for filling queues away from them.
+    pub dos_addresses_marked_maxq: u64,
+    /// Connections refused: their address made too many in too short a time.
+    pub dos_connections_rejected: u64,
+    /// Connections refused: their address had too many.
+    pub dos_concurrent_connections_rejected: u64,
+    /// Circuits ended because a queue of theirs was full.
+    pub dos_circuits_killed_max_cell: u64,
+    /// Those of them whose queue away from the client was full.
+    pub dos_circuits_killed_max_cell_outq: u64,
+    /// ESTABLISH_RENDEZVOUS from one hop away that got no answer.
+    pub dos_single_hop_refused: u64,
+    /// INTRODUCE1 refused: the service wants no more for now.
+    pub dos_introduce2_rejected: u64,
+    /// BEGIN and RESOLVE that came faster than a circuit's client may send them.
+    pub dos_streams_rejected: u64,
+    /// Times that too much waited in the queues of all shards.
+    pub memory_reclaims: u64,
+    /// Circuits ended for that.
+    pub memory_circuits_ended: u64,
+    /// Bytes that waited in their queues.
+    pub memory_bytes_reclaimed: u64,
 }
 }
 
@@ -416,6 +449,19 @@ impl std::ops::AddAssign<&Tally> for Tally {
             congestion_circuits_opened,
             congestion_circuits_closed,
             stray_stream_cells,
+            dos_circuits_rejected,
+            dos_addresses_marked,
+            dos_addresses_marked_maxq,
+            dos_connections_rejected,
+            dos_concurrent_connections_rejected,
+            dos_circuits_killed_max_cell,
+            dos_circuits_killed_max_cell_outq,
+            dos_single_hop_refused,
+            dos_introduce2_rejected,
+            dos_streams_rejected,
+            memory_reclaims,
+            memory_circuits_ended,
+            memory_bytes_reclaimed,
         } = other;
         self.circuits_open += circuits_open;
         self.channels_relay_open += channels_relay_open;
@@ -438,6 +484,19 @@ impl std::ops::AddAssign<&Tally> for Tally {
         self.congestion_circuits_opened += congestion_circuits_opened;
         self.congestion_circuits_closed += congestion_circuits_closed;
         self.stray_stream_cells += stray_stream_cells;
+        self.dos_circuits_rejected += dos_circuits_rejected;
+        self.dos_addresses_marked += dos_addresses_marked;
+        self.dos_addresses_marked_maxq += dos_addresses_marked_maxq;
+        self.dos_connections_rejected += dos_connections_rejected;
+        self.dos_concurrent_connections_rejected += dos_concurrent_connections_rejected;
+        self.dos_circuits_killed_max_cell += dos_circuits_killed_max_cell;
+        self.dos_circuits_killed_max_cell_outq += dos_circuits_killed_max_cell_outq;
+        self.dos_single_hop_refused += dos_single_hop_refused;
+        self.dos_introduce2_rejected += dos_introduce2_rejected;
+        self.dos_streams_rejected += dos_streams_rejected;
+        self.memory_reclaims += memory_reclaims;
+        self.memory_circuits_ended += memory_circuits_ended;
+        self.memory_bytes_reclaimed += memory_bytes_reclaimed;
     }
 }
 

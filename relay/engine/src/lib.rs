@@ -17,6 +17,7 @@ pub mod crypto {
 mod channel;
 mod circuit;
 pub mod door;
+pub mod dos;
 mod engine;
 pub mod flow;
 mod mux;

@@ -13,6 +13,9 @@ use relay_wire::cell::{BODY_BYTES, CircIdWidth, Command, write_header};
 /// (`RELAY_CIRC_CELL_QUEUE_SIZE_DEFAULT`); the parameter `circ_max_cell_queue_size` may change it.
 pub(crate) const CELLS_WAITING_MAX: i32 = 2_500;
 
+/// What a cell in a queue costs.
+pub(crate) const CELL_MEMORY_BYTES: u64 = size_of::<WaitingCell>() as u64;
+
 const CHUNK_CELLS: usize = 64;
 /// Free chunks that are kept for the next burst: 2 MiB.
 const SPARE_CHUNKS_MAX: usize = 64;
@@ -21,6 +24,8 @@ const NOBODY: u32 = u32::MAX;
 #[derive(Clone, Copy)]
 struct WaitingCell {
     next: u32,
+    /// When it came, in milliseconds; counts round after seven weeks.
+    since_ms: u32,
     command: u8,
     body: [u8; BODY_BYTES],
 }
@@ -40,6 +45,7 @@ pub(crate) struct Pool {
     vacant: Vec<u32>,
     spare_chunks: usize,
     cells_waiting: usize,
+    now: Duration,
 }
 
 impl Pool {
@@ -50,7 +56,19 @@ impl Pool {
             vacant: Vec::new(),
             spare_chunks: 0,
             cells_waiting: 0,
+            now: Duration::ZERO,
         }
+    }
+
+    /// Tells the time for all that comes next.
+    #[inline]
+    pub(crate) fn is(&mut self, now: Duration) {
+        self.now = now;
+    }
+
+    /// As it was told last.
+    pub(crate) fn now(&self) -> Duration {
+        self.now
     }
 
     /// Cells that wait in all queues together.
@@ -70,6 +88,7 @@ impl Pool {
         };
         let cell = WaitingCell {
             next: NOBODY,
+            since_ms: self.now.as_millis() as u32,
             command: command.0,
             body: *body,
         };
@@ -225,6 +244,16 @@ impl Queue {
         self.length -= 1;
         pool.free(at);
         true
+    }
+
+    /// How long its first cell has waited; none where there is none.
+    pub(crate) fn waits(&self, pool: &Pool) -> Option<Duration> {
+        let at = self.first as usize;
+        let chunk = pool.chunks.get(at / CHUNK_CELLS)?.as_ref()?;
+        let first = chunk.cells.get(at % CHUNK_CELLS).filter(|_| self.length > 0)?;
+        Some(Duration::from_millis(
+            (pool.now.as_millis() as u32).wrapping_sub(first.since_ms).into(),
+        ))
     }
 
     /// Cells that wait in it.

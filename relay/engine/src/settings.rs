@@ -6,6 +6,8 @@ use ed25519_dalek::SigningKey;
 use relay_formats::fingerprint::{Ed25519Identity, RsaIdentity};
 use x25519_dalek::{PublicKey, StaticSecret};
 
+use crate::dos::DosOptions;
+
 /// The relay's own settings. Made anew by the process at each reload or key rotation.
 pub struct Settings {
     /// SHA-1 of the DER of our RSA identity key.
@@ -20,6 +22,18 @@ pub struct Settings {
     pub extend_allow_private_addresses: bool,
     /// What we do for streams that end here.
     pub services: StreamServices,
+    /// How we stand up to floods.
+    pub defences: Defences,
+}
+
+/// What torrc says of floods.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Defences {
+    /// `DoS*`.
+    pub dos: DosOptions,
+    /// Bytes that may wait in all queues of all shards: torrc `MaxMemInQueues`. Beyond it the circuits whose cells have
+    /// waited longest end. `None`: no limit.
+    pub queued_bytes_max: Option<u64>,
 }
 
 /// Which streams may end here. By default none. The exit policy itself and the refusal of re-entry into the network are the

@@ -64,6 +64,17 @@ impl<T> Slab<T> {
         }
     }
 
+    /// All entries and their names, in the order of their places.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (Key, &T)> {
+        self.places.iter().enumerate().filter_map(|(index, place)| {
+            let key = Key {
+                index: index as u32,
+                generation: place.generation,
+            };
+            Some((key, place.entry.as_ref()?))
+        })
+    }
+
     pub(crate) fn remove(&mut self, key: Key) -> Option<T> {
         let place = self.places.get_mut(key.index as usize)?;
         if place.generation != key.generation {

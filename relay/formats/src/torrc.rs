@@ -5,6 +5,7 @@
 //! `%include` is refused; the text must be whole.
 
 mod accounting;
+mod dos;
 mod exits;
 mod families;
 mod lines;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use accounting::{AccountingRule, AccountingStart, AccountingUnit, Quota};
+pub use dos::DosOptions;
 pub use exits::{Exits, ServerDns};
 pub use ports::{AdvertisedAddress, DirAuthority, Families, LogDestination, LogLine, OrPort, Severity};
 pub use services::ServicePort;
@@ -101,6 +103,10 @@ pub struct Torrc {
     pub outbound_bind: Vec<IpAddr>,
     /// `ExitPolicy` and its kin.
     pub exits: Exits,
+    /// `DoS*`.
+    pub dos: DosOptions,
+    /// `MaxMemInQueues`, 64 MB at least; `None` leaves it to the machine's memory.
+    pub max_mem_in_queues: Option<u64>,
     /// `AssumeReachable`: publish without a self-test. 1 in a testing network unless told otherwise.
     pub assume_reachable: bool,
     /// `AssumeReachableIPv6`; `None` is `auto`.

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use relay_engine::settings::Defences;
 use relay_formats::exit_policy::{Action, ExitPolicy, Rule};
 use relay_formats::fingerprint::RsaIdentity;
 use relay_formats::nickname::Nickname;
@@ -19,6 +20,7 @@ pub(crate) use addresses::is_public;
 pub use addresses::{AddressError, Listen, advertised, listen};
 
 use crate::keys::{FamilyChoice, KeyPlan};
+use crate::limits;
 
 /// The relay's configuration. Immutable; a reload makes a new one.
 #[derive(Debug, Clone, PartialEq)]
@@ -47,6 +49,8 @@ pub struct Config {
     pub outbound_bind: Vec<IpAddr>,
     /// torrc's options of exits.
     pub exits: Exits,
+    /// How the engine stands up to floods.
+    pub defences: Defences,
     /// Where streams may leave the network here; for most relays nowhere.
     pub exit_policy: Arc<ExitPolicy>,
     /// torrc `NumCPUs`: threads that carry cells, each with links and circuits of its own. As many as the process may have
@@ -148,6 +152,10 @@ impl Config {
             listen: listen(torrc),
             exit_policy: Arc::new(exit_policy(torrc, &advertised)),
             exits: torrc.exits.clone(),
+            defences: Defences {
+                dos: torrc.dos,
+                queued_bytes_max: Some(limits::queued_bytes_max(torrc.max_mem_in_queues)),
+            },
             advertised,
             outbound_bind: torrc.outbound_bind.clone(),
             shards: torrc.cpus.unwrap_or_else(processors),

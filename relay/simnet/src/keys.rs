@@ -6,7 +6,9 @@ use std::time::{Duration, SystemTime};
 
 use ed25519_dalek::SigningKey;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use relay_engine::settings::{InitiatorCredentials, OnionKey, ResponderCredentials, Settings, StreamServices};
+use relay_engine::settings::{
+    Defences, InitiatorCredentials, OnionKey, ResponderCredentials, Settings, StreamServices,
+};
 use relay_formats::cert::{CertType, Certified, Ed25519Cert, NameSigner};
 use relay_formats::ed25519_key::Ed25519Secret;
 use relay_formats::fingerprint::Ed25519Identity;
@@ -72,6 +74,7 @@ impl Keys {
                 onion_keys: vec![OnionKey { public, secret }],
                 extend_allow_private_addresses: false,
                 services: StreamServices::default(),
+                defences: Defences::default(),
             }),
             responder: Arc::new(ResponderCredentials {
                 certs_body: link.certs_body,

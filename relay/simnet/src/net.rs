@@ -11,8 +11,9 @@ use relay_engine::crypto::onion;
 use relay_engine::door::{
     AttemptId, ChannelFacts, ChannelId, Load, OnionRequest, Report, Role, ShardId, StreamId, Ticket,
 };
+use relay_engine::dos::Visit;
 use relay_engine::network::NetworkView;
-use relay_engine::settings::{OnionKey, Settings, StreamServices};
+use relay_engine::settings::{Defences, OnionKey, Settings, StreamServices};
 use relay_engine::{Effect, Input, Now, Outbox};
 use sha2::{Digest, Sha256};
 
@@ -104,6 +105,8 @@ enum Event {
 struct Session {
     other: End,
     secret: u64,
+    /// Counts for a client's address.
+    _visit: Option<Visit>,
 }
 
 /// The network.
@@ -205,12 +208,23 @@ impl Net {
         self.clients.push(client);
         self.clients_up.push(true);
         self.client_ends.push(End::Relay(relay, channel));
+        let peer = SocketAddr::from(([198, 51, 100, 200], 40_000));
+        let (now, state) = (self.steady, self.relays.get(relay));
+        let visit = state.map(|state| state.engine.commons.addresses.connect(now, peer.ip()));
+        let visit = match visit {
+            Some(Err(_)) => {
+                self.clients_up.pop();
+                self.clients_up.push(false);
+                return number;
+            }
+            visit => visit.and_then(Result::ok),
+        };
         let session = Session {
             other: End::Client(number),
             secret: self.dice.random(),
+            _visit: visit,
         };
         self.sessions.insert((relay, channel), session);
-        let peer = SocketAddr::from(([198, 51, 100, 200], 40_000));
         let shard = self.shard_in_turn(relay);
         self.up(relay, shard, channel, peer, None);
         number
@@ -360,6 +374,17 @@ impl Net {
 
     /// Says which streams may end at a relay.
     pub fn serve(&mut self, relay: usize, services: StreamServices) {
+        let defences = self.relays.get(relay).map(|state| state.settings.defences.clone());
+        self.set(relay, services, defences.unwrap_or_default());
+    }
+
+    /// Says how a relay stands up to floods.
+    pub fn defend(&mut self, relay: usize, defences: Defences) {
+        let services = self.relays.get(relay).map(|state| state.settings.services.clone());
+        self.set(relay, services.unwrap_or_default(), defences);
+    }
+
+    fn set(&mut self, relay: usize, services: StreamServices, defences: Defences) {
         let Some(state) = self.relays.get_mut(relay) else {
             return;
         };
@@ -375,6 +400,7 @@ impl Net {
             onion_keys: onion_keys.collect(),
             extend_allow_private_addresses: old.extend_allow_private_addresses,
             services,
+            defences,
         };
         state.settings = Arc::new(settings);
         let settings = Arc::clone(&state.settings);
@@ -692,6 +718,7 @@ impl Net {
             Session {
                 other: End::Relay(other, theirs),
                 secret,
+                _visit: None,
             },
         );
         self.sessions.insert(
@@ -699,6 +726,7 @@ impl Net {
             Session {
                 other: End::Relay(relay, ours),
                 secret,
+                _visit: None,
             },
         );
         let shard = self.shard_in_turn(other);

@@ -6,20 +6,29 @@ use std::time::Duration;
 
 use rand::{RngExt, rngs::StdRng};
 use relay_engine::door::{Load, ShardId};
+use relay_engine::dos::Commons;
 use relay_engine::{Engine, Input, Now, Outbox, Tally};
 
 /// One relay's engines, by shard.
 pub struct Shards {
     engines: Vec<Engine>,
+    /// What they share.
+    pub commons: Commons,
     /// What is on its way from one to another, in order.
     pub(crate) mail: BTreeMap<(ShardId, ShardId), VecDeque<Load>>,
 }
 
 impl Shards {
     pub(crate) fn new(dice: &mut StdRng, shards: NonZeroU16) -> Self {
-        let own = (0..shards.get()).map(ShardId);
+        let commons = Commons::new(dice.random());
+        let engine = |own| {
+            let mut engine = Engine::of_several(dice.random(), ShardId(own), shards);
+            engine.share(commons.clone());
+            engine
+        };
         Self {
-            engines: own.map(|own| Engine::of_several(dice.random(), own, shards)).collect(),
+            engines: (0..shards.get()).map(engine).collect(),
+            commons,
             mail: BTreeMap::new(),
         }
     }

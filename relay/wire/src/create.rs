@@ -71,7 +71,7 @@ mod tests {
 
     /// TROVE-2026-003: eleven bytes too many were copied.
     #[test]
-    fn every_length_beyond_the_cell_is_refused() {
+    fn trove_2026_003_every_length_beyond_the_cell_is_refused() {
         let mut body = [0; BODY_BYTES];
         for length in 0..=u16::MAX {
             body[..2].copy_from_slice(&length.to_be_bytes());

@@ -163,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn hostile_names_never_reach_a_resolver() {
+    fn trove_2026_035_hostile_names_never_reach_a_resolver() {
         let long = "a".repeat(64);
         let longer = ["a".repeat(63), "b".repeat(63), "c".repeat(63), "d".repeat(62)].join(".");
         let names = [
@@ -228,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn reverse_names_read_as_the_address_they_ask_for() {
+    fn trove_2026_051_reverse_names_read_as_the_address_they_ask_for() {
         let v6 = "1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.IP6.arpa";
         assert_eq!(
             reverse_address("1.2.0.192.in-addr.arpa"),

@@ -344,7 +344,7 @@ mod tests {
 
     /// TROVE-2026-007: the zero byte may be the last one, and flags may be cut short.
     #[test]
-    fn flags_count_only_when_all_four_bytes_are_there() {
+    fn trove_2026_007_flags_count_only_when_all_four_bytes_are_there() {
         for given in 0..=4 {
             let mut data = b"example.com:80\0".to_vec();
             data.extend(&[0, 0, 0, 7][..given]);
@@ -407,7 +407,7 @@ mod tests {
 
     /// TROVE-2026-011: no reason is a reason.
     #[test]
-    fn an_empty_end_means_misc() {
+    fn trove_2026_011_an_empty_end_means_misc() {
         assert_eq!(read_end(&[]), EndReason::Misc);
         assert_eq!(
             (read_end(&[0]), read_end(&[15]), read_end(&[255])),
@@ -422,6 +422,22 @@ mod tests {
             [4, 192, 0, 2, 1, 0, 0, 0, 60]
         );
         assert_eq!(end_exit_policy("::1".parse().unwrap(), 60).as_bytes().len(), 21);
+    }
+
+    /// tor#40979: what stood in the cache for how long could be read off the answers.
+    #[test]
+    fn trove_40979_every_answer_is_remembered_for_a_minute() {
+        let address = Answer::Address(IpAddr::from([192, 0, 2, 1]));
+        for answer in [
+            Answer::Name("example.com"),
+            address,
+            Answer::TransientError,
+            Answer::PermanentError,
+        ] {
+            let body = resolved([answer, answer]);
+            let read = read_resolved(body.as_bytes()).unwrap();
+            assert!(read.iter().all(|(_, ttl)| *ttl == 60) && read.len() == 2);
+        }
     }
 
     #[test]

@@ -126,6 +126,7 @@ mod tests {
             onion_keys: vec![],
             extend_allow_private_addresses: private,
             services: crate::settings::StreamServices::default(),
+            defences: crate::settings::Defences::default(),
         }
     }
 

@@ -246,7 +246,7 @@ mod tests {
 
     /// TROVE-2026-011
     #[test]
-    fn empty_end_and_truncate_are_survived() {
+    fn trove_2026_011_empty_end_and_truncate_are_survived() {
         assert_eq!(asked(RelayCommand::END, 7, &[]), Deed::Ignore);
         assert_eq!(
             asked(RelayCommand::TRUNCATE, 0, &[]),

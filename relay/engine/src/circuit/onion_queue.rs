@@ -116,3 +116,19 @@ impl OnionQueue {
 fn cutoff(parameters: &Parameters) -> Duration {
     Duration::from_secs(parameters.clamped("onion_queue_wait_cutoff", 5, 1, 60) as u64)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// tor#41266: with a cutoff of 0 every handshake was too late.
+    #[test]
+    fn trove_41266_no_parameter_makes_every_handshake_too_late() {
+        for value in [i32::MIN, -1, 0, 1, 61, i32::MAX] {
+            let parameters = Parameters([("onion_queue_wait_cutoff".to_owned(), value)].into());
+            let cutoff = cutoff(&parameters).as_secs();
+            assert!((1..=60).contains(&cutoff), "{value}: {cutoff}");
+        }
+        assert_eq!(cutoff(&Parameters::default()).as_secs(), 5);
+    }
+}

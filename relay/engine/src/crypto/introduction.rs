@@ -24,3 +24,21 @@ pub fn mac(nonce: &[u8; NONCE_BYTES], message: &[u8]) -> [u8; 32] {
         .chain_update(message);
     hash.finalize().into()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// TROVE-2021-007: two rules for signatures disagreed. Ours is one, and it is strict: a key of small order, whose
+    /// "signature" fits any message, signs nothing.
+    #[test]
+    fn trove_2021_007_a_key_of_small_order_proves_nothing() {
+        let nonce = [3; NONCE_BYTES];
+        for auth_key in [[0; 32], std::array::from_fn(|at| u8::from(at == 0))] {
+            let forged = |_: &[u8]| std::array::from_fn(|at| if at < 32 { auth_key[at] } else { 0 });
+            let message = EstablishIntro::write(&auth_key, None, |maced| mac(&nonce, maced), forged);
+            let wish = EstablishIntro::read(&message).unwrap();
+            assert!(!is_proven(&wish, &nonce));
+        }
+    }
+}

@@ -216,7 +216,7 @@ mod tests {
 
     /// tor#41271
     #[test]
-    fn cgo_without_congestion_control_is_refused() {
+    fn trove_41271_cgo_without_congestion_control_is_refused() {
         let mut parameters = Parameters::default();
         assert!(wishes(false, true).unwrap().granted(&parameters).is_none());
         assert!(wishes(true, true).unwrap().granted(&parameters).is_some());

@@ -37,7 +37,7 @@ macro_rules! push_cell {
                 }
                 Verdict::Go
             }
-            Err(_) => Verdict::end_seat($seat, DestroyReason::ResourceLimit),
+            Err(_) => $engine.queue_full($seat),
         }
     }};
 }
@@ -56,6 +56,9 @@ impl Engine {
         let Some(channel) = self.channels.get_mut(key) else {
             return Verdict::Go;
         };
+        // Noted first, whatever becomes of it.
+        let client = channel.peer().is_none().then(|| channel.peer_address.ip());
+        let flood = client.is_some_and(|client| self.commons.addresses.refuses_circuit(now.steady, client));
         if circ_id == 0 || channel.has_circuit(circ_id) {
             return Verdict::Go;
         }
@@ -67,7 +70,7 @@ impl Engine {
         }
         let refusal = if self.retiring {
             Some(DestroyReason::Hibernating)
-        } else if channel.circuit_count() >= CIRCUITS_MAX {
+        } else if flood || channel.circuit_count() >= CIRCUITS_MAX {
             Some(DestroyReason::ResourceLimit)
         } else if !channel.peer_may_choose(circ_id) || command == Command::CREATE {
             Some(DestroyReason::TorProtocol)
@@ -328,7 +331,11 @@ impl Engine {
             Next::Creating(leg) | Next::Open(leg) => *leg,
             Next::Abroad(abroad) => {
                 self.tally.cells_relayed += 1;
-                return Self::carry_forward(abroad, key, cells_max, command, body, outbox);
+                let verdict = Self::carry_forward(abroad, key, cells_max, command, body, outbox);
+                return match verdict {
+                    Verdict::Go => Verdict::Go,
+                    _ => self.queue_full(away_side(key)),
+                };
             }
             // Nobody behind us, and not for us: for the other side of a rendezvous, or for nobody.
             Next::Nothing | Next::Connecting { .. } | Next::Asked { .. } => return self.cross_over(key, body, outbox),
@@ -355,6 +362,23 @@ impl Engine {
         self.tally.cells_relayed += 1;
         let (leg, seat, queue) = (circuit.prev, client_side(key), &mut circuit.backward);
         push_cell!(self, seat, queue, leg, command, body, cells_max, outbox)
+    }
+
+    /// A queue is at its limit: who reads it ignores its window. Whoever made a client's queue so full, away from the client,
+    /// is remembered, as that is how guards are attacked (C tor `dos_note_circ_max_outq`).
+    #[cold]
+    fn queue_full(&mut self, seat: Seat) -> Verdict {
+        self.tally.dos_circuits_killed_max_cell += 1;
+        if seat.side == Side::Next {
+            self.tally.dos_circuits_killed_max_cell_outq += 1;
+            let channel = self.circuits.get(seat.circuit).map(|circuit| circuit.prev.channel);
+            let channel = channel.and_then(|channel| self.channels.get(channel));
+            if let Some(client) = channel.filter(|channel| channel.peer().is_none()) {
+                let address = client.peer_address.ip();
+                self.commons.addresses.note_full_queue(self.pool.now(), address);
+            }
+        }
+        Verdict::end_seat(seat, DestroyReason::ResourceLimit)
     }
 
     #[cold]
@@ -398,7 +422,7 @@ impl Engine {
                 Verdict::Go
             }
             Deed::Data => self.data(now, key, &tag, &message, outbox),
-            Deed::Begin => self.begin(key, &message, outbox),
+            Deed::Begin => self.begin(now, key, &message, outbox),
             Deed::Stream => self.stream_message(now, key, &message, outbox),
             Deed::Extend(wish) => self.extend(now, key, &wish, outbox),
             Deed::Truncate => self.truncate(key, outbox),

@@ -144,6 +144,7 @@ impl Engine {
             _ => false,
         };
         if !admitted {
+            self.tally.dos_introduce2_rejected += 1;
             return IntroduceStatus::UnknownId;
         }
         match self.tell(service, RelayCommand::INTRODUCE2, data, outbox) {

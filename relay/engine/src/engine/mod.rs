@@ -11,6 +11,7 @@ mod errands;
 mod extending;
 mod guests;
 mod links;
+mod memory;
 mod onion_services;
 mod streams;
 
@@ -32,6 +33,7 @@ use crate::circuit::onion_queue::OnionQueue;
 use crate::circuit::{Circuit, Seat, Seated, Side};
 use crate::door::carry::ShardId;
 use crate::door::{ChannelId, Input, Now, Outbox, Tally};
+use crate::dos::{Commons, DosRules};
 use crate::mux::{CELLS_WAITING_MAX, Pool};
 use crate::network::NetworkView;
 use crate::settings::Settings;
@@ -64,6 +66,12 @@ pub struct Engine {
     /// Counts our wishes to other shards.
     next_visit: u64,
     streams: Streams,
+    /// What all shards of the relay have in common.
+    commons: Commons,
+    /// How floods are met, by torrc and consensus together.
+    dos: DosRules,
+    /// Bytes in queues that the others know of.
+    queued_bytes_told: u64,
     onion_services: OnionServices,
     pool: Pool,
     /// Cells that may wait on one circuit in one direction: param-spec `circ_max_cell_queue_size`. Asked for each
@@ -149,6 +157,9 @@ impl Engine {
             next_visit: 0,
             streams: Streams::named_from(first_name),
             onion_services: OnionServices::default(),
+            commons: Commons::new([0; 32]),
+            dos: DosRules::default(),
+            queued_bytes_told: 0,
             pool: Pool::new(),
             cells_waiting_max: CELLS_WAITING_MAX as u32,
             cells_waiting_out_max: CELLS_WAITING_MAX as u32,
@@ -163,8 +174,12 @@ impl Engine {
 
     /// Takes one input; all its consequences are in `outbox` when this returns.
     pub fn handle(&mut self, now: Now, input: Input<'_>, outbox: &mut Outbox) {
+        self.pool.is(now.steady);
         match input {
-            Input::Settings(settings) => self.settings = Some(settings),
+            Input::Settings(settings) => {
+                self.settings = Some(settings);
+                self.renew_rules();
+            }
             Input::Network(network) => {
                 let parameters = &network.parameters;
                 let cells = parameters.clamped("circ_max_cell_queue_size", CELLS_WAITING_MAX, 1_000, i32::MAX);
@@ -175,6 +190,7 @@ impl Engine {
                 let halflife = parameters.clamped("CircuitPriorityHalflifeMsec", usual, 1, i32::MAX);
                 self.priority_halflife = Duration::from_millis(halflife as u64);
                 self.network = network;
+                self.renew_rules();
             }
             Input::ChannelUp { channel, facts } => self.channel_up(now, channel, facts, outbox),
             Input::Received { channel, bytes } => self.received(now, channel, bytes, outbox),
@@ -203,6 +219,21 @@ impl Engine {
             Input::StreamClosed { stream, reason } => self.stream_closed(now, stream, reason, outbox),
             Input::Carried { from, load } => self.carried(now, from, load, outbox),
         }
+        self.mind_memory(now, outbox);
+    }
+
+    /// Shares what is common with the relay's other shards. Asked before anything else, or not at all: then the shard has
+    /// its own.
+    pub fn share(&mut self, commons: Commons) {
+        self.commons = commons;
+        self.renew_rules();
+    }
+
+    fn renew_rules(&mut self) {
+        if let Some(settings) = &self.settings {
+            self.dos = DosRules::of(&settings.defences.dos, &self.network.parameters);
+            self.commons.addresses.set_rules(self.dos);
+        }
     }
 
     /// When the driver must say `Timeout` at the latest, on the steady clock.
@@ -215,6 +246,15 @@ impl Engine {
         let mut tally = self.tally.clone();
         tally.circuits_open = self.circuits.len() as u64;
         tally.streams_open = self.streams.len() as u64;
+        // Shards share what is known of addresses; one of them tells it.
+        if self.directory.own() == ShardId(0) {
+            let of_addresses = self.commons.addresses.tally();
+            tally.dos_circuits_rejected = of_addresses.circuits_rejected;
+            tally.dos_addresses_marked = of_addresses.addresses_marked;
+            tally.dos_addresses_marked_maxq = of_addresses.addresses_marked_maxq;
+            tally.dos_connections_rejected = of_addresses.connections_rejected;
+            tally.dos_concurrent_connections_rejected = of_addresses.concurrent_connections_rejected;
+        }
         tally
     }
 

@@ -95,9 +95,8 @@ impl Engine {
         outbox: &mut Outbox,
     ) -> Verdict {
         let plain = self.circuits.get(key).is_some_and(|circuit| circuit.duty.is_plain());
-        let parameters = &self.network.parameters;
-        let refuses = parameters.clamped("DoSRefuseSingleHopClientRendezvous", 0, 0, 1) == 1;
-        if plain && from_client && refuses {
+        if plain && from_client && self.dos.refuse_single_hop_rendezvous {
+            self.tally.dos_single_hop_refused += 1;
             return Verdict::Go;
         }
         let free = self.is_free(key);

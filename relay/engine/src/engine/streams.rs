@@ -9,6 +9,7 @@ use relay_wire::stream::{self as bodies, Answer, Begin, Resolve};
 
 use super::{Engine, Verdict};
 use crate::door::{ClientAddress, Effect, Host, Now, Outbox, Question, Refusal, StreamBytes, StreamId, Target};
+use crate::dos::StreamDefense;
 use crate::flow::{FlowError, FlowVerdict, Signal, Tag};
 use crate::slab::Key;
 use crate::stream::{BACKLOG_BYTES_MAX, Edge, STREAMS_MAX, Stage, Stream, Turn};
@@ -87,7 +88,7 @@ impl Engine {
             return Ok(None);
         };
         let found = edge.by_number.get(&message.stream_id).copied();
-        let Some((id, stream)) = found.and_then(|id| Some((id, self.streams.get_mut(id)?))) else {
+        let Some((id, (stream, all))) = found.and_then(|id| Some((id, self.streams.get_counted(id)?))) else {
             self.tally.stray_stream_cells += 1;
             return Ok(None);
         };
@@ -100,6 +101,10 @@ impl Engine {
             windows.receive.on_received()?;
         }
         stream.backlog.extend(message.data);
+        *all += message.data.len() as u64;
+        if edge.backlog_bytes == 0 {
+            edge.backlog_since = now.steady;
+        }
         edge.backlog_bytes += message.data.len();
         if edge.backlog_bytes > BACKLOG_BYTES_MAX {
             return Err(FlowError::XoffIgnored);
@@ -114,16 +119,26 @@ impl Engine {
     }
 
     /// BEGIN, BEGIN_DIR and RESOLVE, in the order of C tor's checks (`connection_exit_begin_conn`).
-    pub(super) fn begin(&mut self, key: Key, message: &RelayMessage<'_>, outbox: &mut Outbox) -> Verdict {
+    pub(super) fn begin(&mut self, now: Now, key: Key, message: &RelayMessage<'_>, outbox: &mut Outbox) -> Verdict {
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
         };
+        let rules = self.dos.streams.filter(|_| message.command != RelayCommand::BEGIN_DIR);
         let edge = edge!(self, circuit);
         if edge.by_number.contains_key(&message.stream_id) {
             self.tally.stray_stream_cells += 1;
             return Verdict::Go;
         }
+        let defense = rules
+            .filter(|rules| !edge.may_open(now.steady, rules))
+            .map(|rules| rules.defense);
         let (rate, full) = (edge.rate, edge.by_number.len() >= STREAMS_MAX);
+        self.tally.dos_streams_rejected += u64::from(defense.is_some());
+        match defense {
+            Some(StreamDefense::CloseCircuit) => return Verdict::end(key, DestroyReason::ResourceLimit),
+            Some(StreamDefense::Refuse) => return self.say_end(key, message.stream_id, EndReason::Misc, outbox),
+            Some(StreamDefense::Nothing) | None => {}
+        }
         if full {
             // RESOURCELIMIT would make clients shun us for good.
             return self.say_end(key, message.stream_id, EndReason::Misc, outbox);
@@ -470,12 +485,14 @@ impl Engine {
     /// The destination takes bytes.
     pub(super) fn stream_writable(&mut self, now: Now, id: StreamId, room_bytes_max: usize, outbox: &mut Outbox) {
         outbox.written.clear();
-        let Some(stream) = self.streams.get_mut(id).filter(|stream| stream.stage == Stage::Open) else {
+        let found = self.streams.get_counted(id);
+        let Some((stream, all)) = found.filter(|(stream, _)| stream.stage == Stage::Open) else {
             return;
         };
         let (key, number) = (stream.circuit, stream.number);
         let written = stream.backlog.len().min(room_bytes_max);
         outbox.written.extend(stream.backlog.drain(..written));
+        *all = all.saturating_sub(written as u64);
         let left = stream.backlog.len();
         // With something left the driver comes again by itself, unless the room was too small to show it that.
         stream.wants_write_said = left > 0 && written > 0;

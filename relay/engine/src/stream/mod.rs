@@ -7,8 +7,10 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::door::StreamId;
+use crate::dos::StreamRules;
 use crate::flow::{
-    Backlog, CircuitFlow, FlowParameters, Path, SendmeRules, StreamFlow, StreamWindows, VegasParameters, Watermarks,
+    Backlog, CircuitFlow, FlowParameters, Path, SendmeRules, StreamFlow, StreamWindows, TokenBucket, VegasParameters,
+    Watermarks,
 };
 use crate::network::Parameters;
 use crate::slab::Key;
@@ -64,6 +66,8 @@ pub(crate) struct Stream {
 
 /// All streams of a shard.
 pub(crate) struct Streams {
+    /// Bytes that wait for all destinations.
+    pub(crate) backlog_bytes: u64,
     by_id: HashMap<StreamId, Stream>,
     next: u64,
 }
@@ -72,6 +76,7 @@ impl Streams {
     /// A table whose names begin there.
     pub(crate) fn named_from(next: u64) -> Self {
         Self {
+            backlog_bytes: 0,
             by_id: HashMap::new(),
             next,
         }
@@ -88,8 +93,15 @@ impl Streams {
         self.by_id.get_mut(&id)
     }
 
+    /// A stream, and the count of all streams' bytes that must be kept with its own.
+    pub(crate) fn get_counted(&mut self, id: StreamId) -> Option<(&mut Stream, &mut u64)> {
+        Some((self.by_id.get_mut(&id)?, &mut self.backlog_bytes))
+    }
+
     pub(crate) fn remove(&mut self, id: StreamId) -> Option<Stream> {
-        self.by_id.remove(&id)
+        let removed = self.by_id.remove(&id)?;
+        self.backlog_bytes = self.backlog_bytes.saturating_sub(removed.backlog.len() as u64);
+        Some(removed)
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -161,6 +173,10 @@ pub(crate) struct Edge {
     turns: VecDeque<StreamId>,
     reserved_cells: u64,
     pub(crate) backlog_bytes: usize,
+    /// Since when there is any.
+    pub(crate) backlog_since: Duration,
+    /// BEGIN and RESOLVE that the client may send; made with the first, where the rules ask for it.
+    pub(crate) openings: Option<TokenBucket>,
     /// Whether it waits for its queue to the client to become shorter.
     pub(crate) awaits_queue: bool,
 }
@@ -196,8 +212,19 @@ impl Edge {
             turns: VecDeque::new(),
             reserved_cells: 0,
             backlog_bytes: 0,
+            backlog_since: Duration::ZERO,
+            openings: None,
             awaits_queue: false,
         }
+    }
+
+    /// Whether the client may open or ask for one more now.
+    pub(crate) fn may_open(&mut self, now: Duration, rules: &StreamRules) -> bool {
+        let (rate, burst) = (u64::from(rules.rate), u64::from(rules.burst));
+        let bucket = self.openings.get_or_insert_with(|| TokenBucket::new(now, rate, burst));
+        let may = bucket.available(now) > 0;
+        bucket.take(u64::from(may));
+        may
     }
 
     /// How Vegas sees our queue to the client.

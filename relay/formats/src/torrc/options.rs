@@ -79,6 +79,15 @@ const TABLE: &[(Fate, &str)] = &[
     (Fate::Honoured, "AccountingMax AccountingRule AccountingStart MetricsPort MetricsPortPolicy"),
     (
         Fate::Honoured,
+        "DoSCircuitCreationEnabled DoSConnectionEnabled DoSStreamCreationEnabled DoSRefuseSingleHopClientRendezvous
+        DoSCircuitCreationBurst DoSCircuitCreationDefenseTimePeriod DoSCircuitCreationDefenseType
+        DoSCircuitCreationMinConnections DoSCircuitCreationRate DoSConnectionConnectBurst
+        DoSConnectionConnectDefenseTimePeriod DoSConnectionConnectRate DoSConnectionDefenseType
+        DoSConnectionMaxConcurrentCount DoSStreamCreationBurst DoSStreamCreationDefenseType
+        DoSStreamCreationRate MaxMemInQueues",
+    ),
+    (
+        Fate::Honoured,
         "Address AddressDisableIPv6 AssumeReachable AssumeReachableIPv6 BandwidthBurst BandwidthRate CacheDirectory
         ContactInfo CountPrivateBandwidth DataDirectory DirAuthority DirCache DirPortFrontPage
         DownloadExtraInfo ExitPolicy ExitPolicyRejectLocalInterfaces
@@ -198,21 +207,8 @@ const TABLE: &[(Fate, &str)] = &[
         Socks5ProxyPassword Socks5ProxyUsername TCPProxy",
     ),
     (
-        Fate::OffOnly("the defences against floods are not built yet"),
-        "DoSCircuitCreationEnabled DoSConnectionEnabled DoSStreamCreationEnabled
-        DoSRefuseSingleHopClientRendezvous",
-    ),
-    (
-        Fate::WithoutEffect("the defences against floods are not built yet"),
-        "DoSCircuitCreationBurst DoSCircuitCreationDefenseTimePeriod DoSCircuitCreationDefenseType
-        DoSCircuitCreationMinConnections DoSCircuitCreationRate DoSConnectionConnectBurst
-        DoSConnectionConnectDefenseTimePeriod DoSConnectionConnectRate DoSConnectionDefenseType
-        DoSConnectionMaxConcurrentCount DoSStreamCreationBurst DoSStreamCreationDefenseType
-        DoSStreamCreationRate",
-    ),
-    (
         Fate::OffOnly("this limit is not built yet"),
-        "MaxMemInQueues PerConnBWBurst PerConnBWRate ConstrainedSockets",
+        "PerConnBWBurst PerConnBWRate ConstrainedSockets",
     ),
     (
         Fate::OffOnly("this statistic is not built yet"),

@@ -152,6 +152,8 @@ impl Reading {
             ipv6_disabled: self.switch("AddressDisableIPv6", false),
             outbound_bind: self.outbound_bind("OutboundBindAddressOR"),
             exits: self.exits(),
+            dos: self.dos(),
+            max_mem_in_queues: self.max_mem_in_queues(),
             assume_reachable: self.switch("AssumeReachable", testing),
             assume_reachable_ipv6: self.last("AssumeReachableIPv6", values::switch_or_auto).flatten(),
             directory: self.directory(),

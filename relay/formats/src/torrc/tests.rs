@@ -79,10 +79,9 @@ fn what_is_not_built_is_refused_unless_it_is_off() {
         "DirPort 9030",
         "SocksPort 9050",
         "HiddenServiceDir /x",
-        "DoSConnectionEnabled 1",
         "RunAsDaemon 1",
         "ServerTransportPlugin obfs4 exec /x",
-        "MaxMemInQueues 1 GB",
+        "PerConnBWRate 1 MB",
     ] {
         let told = complaints(on);
         assert!(
@@ -395,4 +394,20 @@ fn processors_are_counted_by_the_process_unless_torrc_knows_better() {
     assert_eq!(good("NumCPUs 3").cpus.map(u16::from), Some(3));
     assert!(complaints("NumCPUs 513").contains("NumCPUs: expected 0 (as many as there are) to 512, found `513`"));
     assert!(complaints("NumCPUs auto").contains("found `auto`"));
+}
+
+#[test]
+fn what_torrc_says_of_floods_is_kept() {
+    let torrc = good("DoSConnectionEnabled 1\nDoSCircuitCreationRate 7\nDoSCircuitCreationDefenseTimePeriod 2 hours");
+    assert_eq!(torrc.dos.connection_enabled, Some(true));
+    assert_eq!(torrc.dos.circuit_creation_enabled, None);
+    assert_eq!(torrc.dos.circuit_creation_rate, Some(7));
+    let period = torrc.dos.circuit_creation_defense_time_period;
+    assert_eq!(period, Some(std::time::Duration::from_secs(7_200)));
+    assert!(complaints("DoSCircuitCreationRate many").contains("expected a number"));
+    assert_eq!(good("MaxMemInQueues 0").max_mem_in_queues, None);
+    assert_eq!(good("MaxMemInQueues 1 GB").max_mem_in_queues, Some(1 << 30));
+    let few = good("MaxMemInQueues 1 MB");
+    assert_eq!(few.max_mem_in_queues, Some(64 << 20));
+    assert!(warnings(&few)[0].contains("64 MB are few"), "{:?}", warnings(&few));
 }

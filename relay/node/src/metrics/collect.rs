@@ -36,6 +36,7 @@ pub fn write(sources: &Sources<'_>) -> String {
     if let Some(tally) = sources.tally {
         cells(&mut text, tally);
         circuits(&mut text, tally);
+        floods(&mut text, tally);
         congestion(&mut text, tally);
     }
     traffic(&mut text, sources.traffic);
@@ -138,6 +139,34 @@ fn cells(text: &mut Exposition, tally: &Tally) {
         "Total number of circuit protocol violation",
         tally.protocol_violations,
     );
+}
+
+fn floods(text: &mut Exposition, tally: &Tally) {
+    text.family(
+        "tor_relay_load_oom_bytes_total",
+        Kind::Counter,
+        "Total number of bytes the OOM has freed by subsystem",
+    )
+    .sample(&[("subsys", "cell")], tally.memory_bytes_reclaimed);
+    let mut family = text.family(
+        "tor_relay_dos_total",
+        Kind::Counter,
+        "Denial of Service defenses related counters",
+    );
+    for (kind, count) in [
+        ("circuit_rejected", tally.dos_circuits_rejected),
+        ("circuit_killed_max_cell", tally.dos_circuits_killed_max_cell),
+        ("circuit_killed_max_cell_outq", tally.dos_circuits_killed_max_cell_outq),
+        ("marked_address", tally.dos_addresses_marked),
+        ("marked_address_maxq", tally.dos_addresses_marked_maxq),
+        ("conn_rejected", tally.dos_connections_rejected),
+        ("concurrent_conn_rejected", tally.dos_concurrent_connections_rejected),
+        ("single_hop_refused", tally.dos_single_hop_refused),
+        ("introduce2_rejected", tally.dos_introduce2_rejected),
+        ("stream_rejected", tally.dos_streams_rejected),
+    ] {
+        family.sample(&[("type", kind)], count);
+    }
 }
 
 fn circuits(text: &mut Exposition, tally: &Tally) {

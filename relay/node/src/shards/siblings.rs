@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use mio::Poll;
 use relay_engine::door::ShardId;
+use relay_engine::dos::{Commons, Visit};
 
 use super::driver::WAKER;
 use super::mailbox::{Inbox, Mailbox};
@@ -22,6 +23,8 @@ pub struct Siblings {
     /// Sockets of links and of streams.
     taken: AtomicUsize,
     places_max: usize,
+    /// What their engines have in common.
+    pub commons: Commons,
 }
 
 /// What a shard's thread begins with: its own ends of what others reach it by.
@@ -35,6 +38,16 @@ pub struct Berth {
 pub struct Place {
     shard: ShardId,
     socket: SocketPlace,
+    /// Counts for the peer's address, where the peer began.
+    _visit: Option<Visit>,
+}
+
+impl Place {
+    /// The same, counted for a peer's address.
+    pub fn visited(mut self, visit: Visit) -> Self {
+        self._visit = Some(visit);
+        self
+    }
 }
 
 /// The same for the socket of a stream.
@@ -63,6 +76,7 @@ impl Siblings {
             shards: siblings,
             taken: AtomicUsize::new(0),
             places_max,
+            commons: Commons::new(rand::random()),
         };
         Ok((Arc::new(siblings), berths))
     }
@@ -96,7 +110,11 @@ impl Siblings {
         let sibling = self.shards.get(usize::from(shard.0))?;
         let socket = self.take_socket()?;
         sibling.links.fetch_add(1, Ordering::Relaxed);
-        Some(Place { shard, socket })
+        Some(Place {
+            shard,
+            socket,
+            _visit: None,
+        })
     }
 
     /// A place for the socket of one more stream.

@@ -313,6 +313,7 @@ pub(super) fn settings(config: &Config, keys: &Keys) -> Settings {
             any_printable_name: config.exits.dns.any_printable_name,
             directory: config.directory.cache,
         },
+        defences: config.defences.clone(),
     }
 }
 

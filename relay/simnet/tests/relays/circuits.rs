@@ -56,7 +56,7 @@ fn a_first_hop_needs_no_public_key() {
 }
 
 #[test]
-fn three_hops_of_any_crypto_carry_cells_both_ways() {
+fn trove_2026_033_three_hops_of_any_crypto_carry_cells_both_ways() {
     let wishes = [
         [Wish::Ntor, Wish::Ntor, Wish::Ntor],
         [Wish::NtorV3, Wish::NtorV3, Wish::Cgo],
@@ -139,7 +139,7 @@ fn a_destroy_from_the_client_goes_to_the_end() {
 
 /// tor#40649: the reason would be a side channel.
 #[test]
-fn a_destroy_from_behind_arrives_with_the_reason_destroyed() {
+fn trove_40649_a_destroy_from_behind_arrives_with_the_reason_destroyed() {
     let mut net = net(14);
     let circuit = three_hops(&mut net, [Wish::NtorV3; 3]);
     // The last relay does not do this, so it says TORPROTOCOL; the client must not learn that.
@@ -292,7 +292,7 @@ fn a_truncated_circuit_can_go_elsewhere() {
 }
 
 #[test]
-fn a_relay_that_cannot_be_reached_is_told_and_remembered() {
+fn trove_2026_056_a_relay_that_cannot_be_reached_is_told_and_remembered() {
     let mut net = net(21);
     let nowhere = Hop {
         address: "192.0.2.99:9001".parse().unwrap(),
@@ -317,7 +317,7 @@ fn a_relay_that_cannot_be_reached_is_told_and_remembered() {
 
 /// TROVE-2020-005: who answers at the address must be the relay that was asked for.
 #[test]
-fn circuits_do_not_go_on_to_a_relay_of_another_identity() {
+fn trove_2020_005_circuits_do_not_go_on_to_a_relay_of_another_identity() {
     let mut net = net(22);
     net.detours.insert(hop(1).address, 2);
     let circuit = net.clients[0].create_fast();
@@ -348,7 +348,7 @@ fn a_wrong_ed25519_identity_is_as_bad_as_a_wrong_fingerprint() {
 }
 
 #[test]
-fn a_circuit_does_not_go_back_where_it_came_from_nor_to_itself() {
+fn trove_2017_012_a_circuit_does_not_go_back_where_it_came_from_nor_to_itself() {
     for (target, seed) in [(0, 24), (1, 25)] {
         let mut net = net(seed);
         let circuit = net.clients[0].create(&hop(0), Wish::NtorV3);
@@ -363,7 +363,7 @@ fn a_circuit_does_not_go_back_where_it_came_from_nor_to_itself() {
 }
 
 #[test]
-fn a_closed_circuit_is_not_extended_when_its_link_comes_up() {
+fn trove_41393_a_closed_circuit_is_not_extended_when_its_link_comes_up() {
     let mut net = net(26);
     let circuit = net.clients[0].create_fast();
     net.run();
@@ -539,6 +539,7 @@ fn the_onion_key_of_yesterday_serves_while_its_grace_lasts() {
         let advertised = ours.advertised.clone();
         let extend_allow_private_addresses = false;
         let services = ours.services.clone();
+        let defences = ours.defences.clone();
         Settings {
             rsa_identity,
             ed25519_identity,
@@ -546,6 +547,7 @@ fn the_onion_key_of_yesterday_serves_while_its_grace_lasts() {
             onion_keys,
             extend_allow_private_addresses,
             services,
+            defences,
         }
     };
     let old_and_new = settings(vec![key(&fresh), key(&ours.onion_keys[0].secret)]);

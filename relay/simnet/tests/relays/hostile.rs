@@ -23,7 +23,7 @@ fn handshake_cells() -> Vec<(Command, Vec<u8>)> {
 
 /// TROVE-2026-006 was a CERTS and an AUTH_CHALLENGE out of order.
 #[test]
-fn no_order_of_handshake_cells_opens_a_link_as_a_relay() {
+fn trove_2026_006_no_order_of_handshake_cells_opens_a_link_as_a_relay() {
     let cells = handshake_cells();
     for first in 0..cells.len() {
         for second in 0..cells.len() {
@@ -203,7 +203,7 @@ fn a_circuit_id_in_use_is_not_made_anew() {
 
 /// TROVE-2021-005: ids of the peer's choice go through a keyed hash, and a hundred thousand of them cost nothing else.
 #[test]
-fn circuits_in_great_number_come_and_go() {
+fn trove_2021_005_circuits_in_great_number_come_and_go() {
     let mut net = net(208);
     for _ in 0..5 {
         let circuits: Vec<_> = (0..4_000).map(|_| net.clients[0].create_fast()).collect();

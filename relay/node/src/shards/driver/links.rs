@@ -60,6 +60,12 @@ impl Driver {
             self.start.traffic.connections.reject(Kind::Or, peer.ip());
             return;
         };
+        // Before any work is done for it.
+        let Ok(visit) = self.siblings.commons.addresses.connect(self.now(), peer.ip()) else {
+            self.start.traffic.connections.reject(Kind::Or, peer.ip());
+            return;
+        };
+        let place = place.visited(visit);
         match self.siblings.mailbox(shard) {
             Some(mailbox) if shard != self.own => mailbox.post(Order::Welcome { stream, peer, place }),
             _ => self.welcome(stream, peer, place),

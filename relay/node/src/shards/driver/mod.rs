@@ -217,6 +217,7 @@ impl Driver {
     }
 
     fn run(&mut self) -> std::io::Result<()> {
+        self.engine.share(self.siblings.commons.clone());
         for (number, listener) in self.start.listeners.iter_mut().enumerate() {
             self.poll
                 .registry()
