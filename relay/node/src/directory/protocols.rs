@@ -6,8 +6,8 @@ use crate::netdoc::{BadDocument, Consensus};
 /// What we speak always; [`spoken`] adds what torrc may turn off (tor-spec, "Subprotocol versioning"). Whoever builds
 /// another one adds it here.
 ///
-/// Not built, so not in it: Conflux and Padding. An authority lists a relay all the same: it puts the `proto` line into its vote and compares it with no list
-/// (C tor, `dirvote.c`); only clients choose by it.
+/// Not built, so not in it: Conflux and Padding. An authority lists a relay all the same: it puts
+/// the `proto` line into its vote and compares it with no list (C tor, `dirvote.c`); only clients choose by it.
 const SPOKEN: &str =
     "Cons=1-2 Desc=1-4 FlowCtrl=1-2 HSIntro=4-5 HSRend=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-6";
 
@@ -22,8 +22,8 @@ pub fn spoken(config: &Config) -> String {
     all.join(" ")
 }
 
-/// What relays were required to speak when this was written, and we do not yet, or not with every torrc. C tor ends itself when it lacks a
-/// protocol that was required after its release date; this list is our release date. It may only become shorter.
+/// What relays were required to speak when this was written, and we do not with every torrc. C tor ends itself when it lacks
+/// a protocol that was required after its release date; this list is our release date. It may only become shorter.
 const LACKING_KNOWN: [&str; 2] = ["DirCache=2", "HSDir=2"];
 
 /// What a consensus makes us do.
