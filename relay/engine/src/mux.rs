@@ -30,6 +30,15 @@ struct WaitingCell {
     body: [u8; BODY_BYTES],
 }
 
+impl WaitingCell {
+    const EMPTY: Self = Self {
+        next: NOBODY,
+        since_ms: 0,
+        command: 0,
+        body: [0; BODY_BYTES],
+    };
+}
+
 struct Chunk {
     /// One bit a cell, set while it is in use.
     used: u64,
@@ -86,12 +95,6 @@ impl Pool {
             Some(&index) => index,
             None => self.grow(),
         };
-        let cell = WaitingCell {
-            next: NOBODY,
-            since_ms: self.now.as_millis() as u32,
-            command: command.0,
-            body: *body,
-        };
         let Some(chunk) = self.chunks.get_mut(index as usize).and_then(Option::as_mut) else {
             return NOBODY;
         };
@@ -99,9 +102,14 @@ impl Pool {
             self.spare_chunks = self.spare_chunks.saturating_sub(1);
         }
         let slot = (!chunk.used).trailing_zeros() as usize;
-        match chunk.cells.get_mut(slot) {
-            Some(place) => *place = cell,
-            None => chunk.cells.push(cell),
+        // Filled where it lies: made first and moved then, it would be copied twice.
+        if chunk.cells.len() <= slot {
+            chunk.cells.push(WaitingCell::EMPTY);
+        }
+        if let Some(cell) = chunk.cells.get_mut(slot) {
+            (cell.next, cell.command) = (NOBODY, command.0);
+            cell.since_ms = self.now.as_millis() as u32;
+            cell.body.copy_from_slice(body);
         }
         chunk.used |= 1 << slot;
         if chunk.used == u64::MAX {

@@ -20,7 +20,9 @@ use relay_simnet::net::Net;
 use relay_wire::cell::Command;
 use relay_wire::relay_cells::RelayCommand;
 
-const CELLS: usize = 200_000;
+const CELLS: usize = 10_000;
+/// The same cells again and again: once crypted anew they are foreign cells like any other.
+const REPEATS: usize = 20;
 /// What the driver reads at once.
 const READ_BYTES: usize = 64 * 1024;
 /// What it writes at once: 31 cells.
@@ -38,7 +40,7 @@ fn main() {
                 .expect("rounds");
             println!(
                 "forward {name:5} {circuits:4} circuits: {:6.1} ns a cell",
-                best.as_nanos() as f64 / CELLS as f64
+                best.as_nanos() as f64 / (CELLS * REPEATS) as f64
             );
         }
     }
@@ -62,45 +64,49 @@ fn forward(keys: &[Arc<Keys>], wish: Wish, circuits: usize, seed: u64) -> Durati
         let circuit = circuits[number / 8 % circuits.len()];
         net.clients[0].send(circuit, 1, Command::RELAY, RelayCommand::DROP, 0, &[0; 400]);
     }
-    let mut bytes = std::mem::take(&mut net.clients[0].output);
+    let made = std::mem::take(&mut net.clients[0].output);
     let client = net.channel_of(0).expect("the client is connected");
     let now = net.now();
     let engine = &mut net.relays[0].engine;
     let mut outbox = Outbox::default();
-    let began = time_on_cpu();
-    for read in bytes.chunks_mut(READ_BYTES) {
-        engine.handle(
-            now,
-            Input::Received {
-                channel: client,
-                bytes: read,
-            },
-            &mut outbox,
-        );
-        let wanting: Vec<_> = outbox.effects.drain(..).collect();
-        for effect in wanting {
-            let Effect::WantsWrite { channel } = effect else {
-                continue;
-            };
-            loop {
-                engine.handle(
-                    now,
-                    Input::Writable {
-                        channel,
-                        room_bytes_max: WRITE_BYTES,
-                    },
-                    &mut outbox,
-                );
-                if outbox.written.is_empty() {
-                    break;
+    let mut took = Duration::ZERO;
+    for _ in 0..REPEATS {
+        let mut bytes = made.clone();
+        let began = time_on_cpu();
+        for read in bytes.chunks_mut(READ_BYTES) {
+            engine.handle(
+                now,
+                Input::Received {
+                    channel: client,
+                    bytes: read,
+                },
+                &mut outbox,
+            );
+            let wanting: Vec<_> = outbox.effects.drain(..).collect();
+            for effect in wanting {
+                let Effect::WantsWrite { channel } = effect else {
+                    continue;
+                };
+                loop {
+                    engine.handle(
+                        now,
+                        Input::Writable {
+                            channel,
+                            room_bytes_max: WRITE_BYTES,
+                        },
+                        &mut outbox,
+                    );
+                    if outbox.written.is_empty() {
+                        break;
+                    }
+                    black_box(&outbox.written);
                 }
-                black_box(&outbox.written);
             }
         }
+        took += time_on_cpu() - began;
     }
-    let took = time_on_cpu() - began;
     assert_eq!(engine.cells_waiting(), 0);
-    assert!(engine.tally().cells_relayed as usize >= CELLS);
+    assert!(engine.tally().cells_relayed as usize >= CELLS * REPEATS);
     took
 }
 

@@ -10,7 +10,7 @@
 //! ```
 
 use aes::Aes128Enc;
-use aes::cipher::{BlockCipherEncrypt, InnerIvInit, KeyInit, StreamCipher};
+use aes::cipher::{BlockEncrypt, InnerIvInit, KeyInit, StreamCipher};
 use ctr::{Ctr128BE, CtrCore};
 use polyval::Polyval;
 use polyval::universal_hash::UniversalHash;
@@ -29,6 +29,8 @@ pub const TAG_BYTES: usize = 16;
 pub const KEY_BYTES: usize = 80;
 
 const RIGHT_BYTES: usize = BODY_BYTES - TAG_BYTES;
+/// chain ‖ command ‖ right, in whole blocks.
+const TWEAK_BYTES: usize = (TAG_BYTES + 1 + RIGHT_BYTES).next_multiple_of(TAG_BYTES);
 const UIV_KEY_BYTES: usize = 64;
 
 /// What authenticates a cell that travelled: SENDMEs name it.
@@ -86,12 +88,15 @@ impl Uiv {
 
     /// POLYVAL over chain ‖ command ‖ right: 510 bytes, zero-padded to whole blocks.
     fn mask(&self, chain: &Tag, command: u8, right: &[u8]) -> Tag {
-        let mut tweak = [0_u8; TAG_BYTES + 1 + RIGHT_BYTES];
+        // With its padding, so that all blocks are hashed four at a time.
+        let mut tweak = [0_u8; TWEAK_BYTES];
         let (head, rest) = tweak.split_at_mut(TAG_BYTES);
         head.copy_from_slice(chain);
         if let Some((first, rest)) = rest.split_first_mut() {
             *first = command;
-            rest.copy_from_slice(right);
+            if let Some(room) = rest.get_mut(..right.len()) {
+                room.copy_from_slice(right);
+            }
         }
         self.et_hash.of(&tweak)
     }

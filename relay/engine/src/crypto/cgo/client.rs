@@ -1,7 +1,7 @@
 //! The client's end of CGO: it decrypts where relays encrypt. No relay needs it; load generators and tests do.
 
 use aes::Aes128Dec;
-use aes::cipher::{BlockCipherDecrypt, KeyInit};
+use aes::cipher::{BlockDecrypt, KeyInit};
 use zeroize::Zeroizing;
 
 use super::{Body, CELL_STREAM, KEY_BYTES, TAG_BYTES, Tag, Uiv, tag_of, xor};
