@@ -77,7 +77,7 @@ impl Driver {
         if self.stop_at.is_some() {
             return;
         }
-        let _ = stream.set_nodelay(true);
+        link::tune(&stream);
         let keys = Arc::clone(&self.start.link_keys);
         let Ok(session) = Session::accept(&keys.tls) else {
             return;
@@ -102,6 +102,7 @@ impl Driver {
     pub(super) fn begin(&mut self, attempt: AttemptId, address: SocketAddr) -> Option<()> {
         let place = self.siblings.take_place(self.own)?;
         let stream = link::connect(address, &self.start.outbound_bind).ok()?;
+        link::tune(&stream);
         let keys = Arc::clone(&self.start.link_keys);
         let mut hello = Vec::new();
         let session = Session::connect(&keys.tls, &mut hello).ok()?;
