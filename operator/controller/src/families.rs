@@ -141,8 +141,10 @@ async fn round(family: &GuardedFamily, cluster: &Cluster) -> Result<Action, Roun
             Err(error) => return Err(error.into()),
         }
     }
-    // What was written wakes the next round, which says that all is well.
-    Ok(Action::requeue(LOOK_AGAIN))
+    // What was written wakes the next round, which says that all is well; but a key in the operator's namespace wakes nobody
+    // where only the family's own is watched.
+    let unseen = plan.steps.iter().any(|step| matches!(step, FamilyStep::CreateKey(_)));
+    Ok(Action::requeue(if unseen { LOOK_AGAIN_SOON } else { LOOK_AGAIN }))
 }
 
 /// Never the step itself: it may hold more than a log should.
