@@ -117,6 +117,7 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         arguments.rounds = 3;
     }
     let folder = spec::folder().with_file_name("relayfleet-bench");
+    let _alone = neighbours::alone(&folder)?;
     Network::down(&folder)?;
     let relay = match &arguments.relay {
         Some(relay) => relay.clone(),

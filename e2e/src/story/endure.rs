@@ -78,6 +78,7 @@ struct Look {
 /// A relay of ours ended, a stream that nobody cut did not come whole, memory grew, or something was left open.
 pub fn tell(endured: &Endured) -> Result<()> {
     let folder = spec::folder().with_file_name("relayfleet-endure");
+    let _alone = neighbours::alone(&folder)?;
     Network::down(&folder)?;
     let program = Program::take(&endured.relay)?;
     let slots = OURS.map(|node| Slot {

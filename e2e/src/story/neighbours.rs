@@ -136,6 +136,26 @@ impl Drop for Program {
     }
 }
 
+/// Holds off others that would tell the same story in the same folder, until the file is dropped or the process ends.
+pub(crate) fn alone(folder: &Path) -> Result<fs::File> {
+    let name = folder.file_name().unwrap_or_default().to_string_lossy();
+    let shared = Path::new("/run/lock");
+    let path = if shared.is_dir() {
+        shared.to_owned()
+    } else {
+        std::env::temp_dir()
+    };
+    let file = fs::File::create(path.join(format!("{name}-story.lock")))?;
+    if file.try_lock().is_err() {
+        say::step(format!(
+            "another run is at work in {}; waiting for it to end",
+            folder.display()
+        ));
+        file.lock().context("cannot lock")?;
+    }
+    Ok(file)
+}
+
 /// Where a network of a story stands. The process number keeps two stories apart that are told at the same time.
 pub(crate) fn prefix() -> String {
     let [_, _, high, low] = std::process::id().to_be_bytes();

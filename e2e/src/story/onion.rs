@@ -41,6 +41,7 @@ pub struct Onions {
 /// The service is not reached, a part was played by a relay that is not ours, or C tor complains.
 pub fn tell(onions: &Onions) -> Result<()> {
     let folder = spec::folder().with_file_name("relayfleet-onion");
+    let _alone = neighbours::alone(&folder)?;
     Network::down(&folder)?;
     let program = Program::take(&onions.relay)?;
     let prefix = neighbours::prefix();

@@ -38,6 +38,7 @@ pub struct Slotted {
 /// When a transfer fails, C tor counts a violation, or a warning names our relay.
 pub fn tell(slotted: &Slotted) -> Result<()> {
     let folder = spec::folder().with_file_name("relayfleet-slot");
+    let _alone = neighbours::alone(&folder)?;
     Network::down(&folder)?;
     let program = Program::take(&slotted.relay)?;
     let slot = Slot {

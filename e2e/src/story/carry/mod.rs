@@ -49,6 +49,7 @@ pub struct Carried {
 /// A transfer failed, a relay of ours is not listed as C tor's are, or C tor complains.
 pub fn tell(carried: &Carried) -> Result<()> {
     let folder = spec::folder().with_file_name("relayfleet-carry");
+    let _alone = neighbours::alone(&folder)?;
     Network::down(&folder)?;
     let program = Program::take(&carried.relay)?;
     let ours = position::ours(&carried.positions);
