@@ -86,7 +86,10 @@ async fn round(relay: &DeserializeGuard<Relay>, cluster: &Cluster) -> Result<Act
         tell_step(cluster, relay, step).await;
     }
     // What is kept in the operator's namespace wakes nobody where only the Relays' own is watched.
-    let unseen = plan.steps.iter().any(|step| matches!(step, operator_plan::Step::CreateIdentity));
+    let unseen = plan
+        .steps
+        .iter()
+        .any(|step| matches!(step, operator_plan::Step::CreateIdentity));
     let later = if unseen { LOOK_AGAIN_SOON } else { LOOK_AGAIN };
     Ok(Action::requeue(plan.look_again.map_or(later, |again| again.min(later))))
 }
