@@ -101,7 +101,9 @@ impl Driver {
 
     pub(super) fn begin(&mut self, attempt: AttemptId, address: SocketAddr) -> Option<()> {
         let place = self.siblings.take_place(self.own)?;
-        let stream = link::connect(address, &self.start.outbound_bind).ok()?;
+        let stream = link::connect(address, &self.start.outbound_bind)
+            .inspect_err(|error| self.note_want(error))
+            .ok()?;
         link::tune(&stream);
         let keys = Arc::clone(&self.start.link_keys);
         let mut hello = Vec::new();

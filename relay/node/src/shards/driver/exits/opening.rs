@@ -86,7 +86,7 @@ impl Driver {
     }
 
     /// Out of ports or descriptors: worth counting, as an operator can mend it.
-    fn note_want(&self, error: &io::Error) {
+    pub(in crate::shards::driver) fn note_want(&self, error: &io::Error) {
         let load = &self.start.traffic.load;
         let counter = match Errno::from_io_error(error) {
             Some(Errno::ADDRNOTAVAIL) => &load.tcp_ports_exhausted,
