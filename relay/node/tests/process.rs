@@ -162,11 +162,11 @@ fn half_an_identity_starts_no_relay() {
 #[test]
 fn what_is_not_built_says_so_and_fails() {
     let output = Command::new(env!("CARGO_BIN_EXE_relay"))
-        .arg("--keygen")
+        .arg("--dump-config")
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output).contains("--keygen is not built yet"));
+    assert!(text(&output).contains("--dump-config is not built yet"));
 }
 
 #[test]
