@@ -403,7 +403,7 @@ fn what_torrc_says_of_floods_is_kept() {
     assert_eq!(torrc.dos.circuit_creation_enabled, None);
     assert_eq!(torrc.dos.circuit_creation_rate, Some(7));
     let period = torrc.dos.circuit_creation_defense_time_period;
-    assert_eq!(period, Some(std::time::Duration::from_secs(7_200)));
+    assert_eq!(period, Some(Duration::from_secs(7_200)));
     assert!(complaints("DoSCircuitCreationRate many").contains("expected a number"));
     assert_eq!(good("MaxMemInQueues 0").max_mem_in_queues, None);
     assert_eq!(good("MaxMemInQueues 1 GB").max_mem_in_queues, Some(1 << 30));
