@@ -2,7 +2,7 @@
 //!
 //! A real Kubernetes in network namespaces of its own, a private Tor network of C tor beside it, the images that
 //! both need, and the stories told on them. Everything here needs root and works on this machine only; nothing
-//! leaves loopback and the addresses of RFC 2544 (198.18.0.0/15), which are routed nowhere.
+//! leaves loopback and the addresses of RFC 2544 (198.18.0.0/15) and RFC 5737 (203.0.113.0/24), which are routed nowhere.
 
 pub mod bench;
 pub mod cgroup;

@@ -13,11 +13,14 @@ use crate::command::{await_yes, command};
 use crate::process;
 use crate::state::Places;
 
-/// Every write is remembered with who made it; reads are not. A test counts on it that an operator wrote nothing.
+/// Every write is remembered with who made it, and everything that the operator asks for, reads too: tests count on it
+/// that an operator wrote nothing, and that nothing was forbidden to it. Of others' reads there are too many.
 const AUDIT_POLICY: &str = r#"apiVersion: audit.k8s.io/v1
 kind: Policy
-omitStages: [RequestReceived]
+omitStages: [RequestReceived, ResponseStarted]
 rules:
+- level: Metadata
+  users: ["system:serviceaccount:relayfleet-system:relayfleet"]
 - level: None
   verbs: [get, list, watch]
 - level: None
@@ -106,6 +109,8 @@ pub fn start_controllers(places: &Places, programs: &Path) -> Result<()> {
         "--service-account-private-key-file",
         "pki/sa.key",
     ]);
+    // Twice what a kubelet here takes between two signs of life at most; Kubernetes' own choice is 50 s.
+    controllers.args(["--node-monitor-grace-period", "20s"]);
     controllers.args([
         "--root-ca-file",
         "pki/ca.crt",

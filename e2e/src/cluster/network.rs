@@ -24,6 +24,8 @@ pub const KUBERNETES_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 
 const NAMESPACE: &str = "relayfleet-node";
 const LINK: &str = "rfnode";
+/// Worse than that of any route that works.
+const METRIC_PULLED: &str = "9999";
 const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// Node N's own address; node 1's is the API server's too.
@@ -49,6 +51,43 @@ pub fn namespace(node: u8) -> String {
 /// The host's end of node N's cable; setting it down is a partition.
 pub fn link(node: u8) -> String {
     format!("{LINK}{node}")
+}
+
+/// Pulls node N's cable. The host's routes go with it; what is sent there must not take the machine's way to the world.
+///
+/// # Errors
+/// `ip` fails.
+pub fn pull_cable(node: u8) -> Result<()> {
+    for network in behind_cable(node) {
+        ip(&format!("route replace unreachable {network} metric {METRIC_PULLED}"))?;
+    }
+    ip(&format!("link set {} down", link(node)))
+}
+
+/// Plugs it in again.
+///
+/// # Errors
+/// `ip` fails.
+pub fn plug_cable(node: u8) -> Result<()> {
+    ip(&format!("link set {} up", link(node)))?;
+    ip(&format!("route replace {} via {}", pods(node), address(node)))?;
+    forget_pulled(node);
+    Ok(())
+}
+
+fn forget_pulled(node: u8) {
+    for network in behind_cable(node) {
+        // Mostly it is not there.
+        let _ = succeeds(&mut command(
+            "ip",
+            ["route", "del", "unreachable", &network, "metric", METRIC_PULLED],
+        ));
+    }
+}
+
+fn behind_cable(node: u8) -> [String; 2] {
+    let cable = Ipv4Addr::from_bits(address(node).to_bits() & !3);
+    [pods(node), format!("{cable}/30")]
 }
 
 /// Whether an address (with or without a prefix length) is one that the cluster takes.
@@ -114,6 +153,9 @@ pub fn make(node: u8) -> Result<()> {
 /// # Errors
 /// `ip` refuses.
 pub fn remove_all() -> Result<()> {
+    (1..=NODES_MAX)
+        .filter(|node| links().contains(&link(*node)))
+        .for_each(forget_pulled);
     for link in links() {
         // The link goes by itself with its namespace, but only a moment later.
         let _ = succeeds(&mut command("ip", ["link", "del", &link]));

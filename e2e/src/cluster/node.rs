@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::control_plane::await_running;
 use super::{images, network, pki};
 use crate::command::{command, succeeds};
+use crate::process::Known;
 use crate::state::Places;
 use crate::{cgroup, process};
 
@@ -105,6 +106,53 @@ impl Node<'_> {
             Duration::from_secs(60),
             answers,
         )
+    }
+
+    /// Pulls its cable: its pods run on while the API server thinks that it is lost.
+    ///
+    /// # Errors
+    /// It is node 1, where the API server is, or `ip` fails.
+    pub fn pull_cable(&self) -> Result<()> {
+        ensure!(
+            self.number > 1,
+            "the API server itself lives behind the cable of node 1"
+        );
+        network::pull_cable(self.number)
+    }
+
+    /// Plugs it in again.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn plug_cable(&self) -> Result<()> {
+        network::plug_cable(self.number)
+    }
+
+    /// Ends everything on it at once, as a power cut does. Its files stay.
+    ///
+    /// # Errors
+    /// A process does not end.
+    pub fn cut_power(&self) -> Result<()> {
+        // The kubelet first: it would start again what is ended after it.
+        for program in ["kubelet", "kube-proxy", "containerd"] {
+            let running: Vec<Known> = process::recorded(self.places, &self.process(program))
+                .into_iter()
+                .collect();
+            process::kill_all(&running)?;
+        }
+        process::kill_all(&cgroup::processes(&format!("{CGROUP}{}", self.number)))?;
+        let shims = process::marked(self.places)
+            .into_iter()
+            .filter(|known| self.is_shim(known.pid));
+        process::kill_all(&shims.collect::<Vec<_>>())
+    }
+
+    /// containerd's shims name the socket of their containerd.
+    fn is_shim(&self, pid: i32) -> bool {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let socket = self.socket();
+        line.split(|byte| *byte == 0)
+            .any(|word| word == socket.as_os_str().as_encoded_bytes())
     }
 
     fn spawn(&self, program: &str, command: &mut Command) -> Result<()> {
@@ -209,6 +257,8 @@ state = "{run}/containerd"
             "tlsPrivateKeyFile": pki.join(format!("kubelet{}.key", self.number)),
             "address": network::address(self.number),
             "failSwapOn": false,
+            // A sign of life every five seconds, so that a pulled cable is soon noticed.
+            "nodeLeaseDurationSeconds": 20,
             // The images came from no registry and could not be pulled again.
             "imageGCHighThresholdPercent": 100,
             "evictionHard": {"nodefs.available": "1%", "imagefs.available": "1%", "memory.available": "100Mi"},

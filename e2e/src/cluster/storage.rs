@@ -1,4 +1,5 @@
-//! The default StorageClass: local-path-provisioner, running outside the cluster with rights of its own.
+//! StorageClasses: local-path-provisioner, running outside the cluster with rights of its own. Volumes of the default
+//! class belong to a node; those of [`ANY_NODE`] can be mounted from each, as a storage system's can.
 
 use std::fs;
 use std::path::Path;
@@ -11,6 +12,9 @@ use crate::command::{command, output_with_input};
 use crate::process;
 use crate::state::Places;
 
+/// The StorageClass whose volumes every node can mount.
+pub const ANY_NODE: &str = "any-node";
+const DEFAULT: &str = "local-path";
 const NAMESPACE: &str = "local-path-storage";
 const PROVISIONER: &str = "rancher.io/local-path";
 
@@ -43,8 +47,12 @@ pub fn start(places: &Places, programs: &Path) -> Result<()> {
     process::spawn(places, "local-path-provisioner", None, &mut provisioner).map(drop)
 }
 
+/// All nodes are on one machine and so share its folders anyway.
 fn configuration(volumes: &Path) -> Value {
-    json!({"nodePathMap": [{"node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [volumes]}]})
+    json!({"storageClassConfigs": {
+        DEFAULT: {"nodePathMap": [{"node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [volumes]}]},
+        ANY_NODE: {"sharedFileSystemPath": volumes},
+    }})
 }
 
 fn objects(volumes: &Path) -> Value {
@@ -60,7 +68,10 @@ fn objects(volumes: &Path) -> Value {
             "name": NAMESPACE, "labels": {"pod-security.kubernetes.io/enforce": "privileged"}}},
         {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": PROVISIONER,
             "metadata": {
-                "name": "local-path", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+                "name": DEFAULT, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}},
+            "volumeBindingMode": "WaitForFirstConsumer", "reclaimPolicy": "Delete"},
+        {"apiVersion": "storage.k8s.io/v1", "kind": "StorageClass", "provisioner": PROVISIONER,
+            "metadata": {"name": ANY_NODE},
             "volumeBindingMode": "WaitForFirstConsumer", "reclaimPolicy": "Delete"},
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "local-path-config", "namespace": NAMESPACE},
             "data": {

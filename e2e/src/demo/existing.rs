@@ -41,7 +41,7 @@ pub fn install(context: &str) -> Result<()> {
         output(&mut loader.load(archive)).with_context(|| format!("cannot load {}", archive.display()))?;
     }
     say::step(format!("images are in the cluster of {context}: {}", images.tag));
-    operator::install(&tools, &images)?;
+    operator::install(&tools, &operator::Release::of(&images))?;
     say::step("the operator is installed");
     say::plain(format!("{}\nMake a Relay: docs/examples/", installed(&images)));
     Ok(())

@@ -16,7 +16,10 @@ pub const NAMESPACE: &str = "relays";
 /// How long a relay may take to be Ready, or to be in the consensus.
 pub const PATIENCE: Duration = Duration::from_secs(180);
 
-/// The relays of docs/examples/private-network.yaml in a cluster.
+/// What is applied.
+pub const EXAMPLE: &str = "docs/examples/fleet.yaml";
+
+/// The relays of [`EXAMPLE`] in a cluster.
 pub struct Fleet {
     cluster: Cluster,
 }
@@ -34,6 +37,10 @@ pub struct Relay {
     pub address: String,
     /// Name of its pod.
     pub pod: String,
+    /// Guard, Middle or Exit.
+    pub role: String,
+    /// Ed25519 identity, 43 characters of base64.
+    pub ed25519: String,
 }
 
 impl Fleet {
@@ -59,10 +66,10 @@ impl Fleet {
                 "data": {"torrc": torrc}},
         ]});
         self.cluster.apply(&objects.to_string())?;
-        let example = repository().join("docs/examples/private-network.yaml");
+        let example = repository().join(EXAMPLE);
         let text = std::fs::read_to_string(&example).with_context(|| format!("cannot read {}", example.display()))?;
         self.cluster.apply(&text)?;
-        say::step("kubectl apply -f docs/examples/private-network.yaml");
+        say::step(format!("kubectl apply -f {EXAMPLE}"));
         Ok(())
     }
 
@@ -71,13 +78,48 @@ impl Fleet {
     /// # Errors
     /// One is not in time: the error holds what the cluster says of it.
     pub fn await_ready(&self) -> Result<()> {
-        let ready = || {
-            self.objects("relays")
-                .is_ok_and(|all| !all.is_empty() && all.iter().all(is_ready))
-        };
+        let ready = || self.is_ready().unwrap_or(false);
         await_yes("our relays to be Ready", PATIENCE, ready).with_context(|| self.troubles())?;
         say::step(format!("{} relays are Ready", self.relays()?.len()));
         Ok(())
+    }
+
+    /// Whether sets have as many relays as they ask for, and all relays are Ready.
+    fn is_ready(&self) -> Result<bool> {
+        let (sets, relays) = (self.objects("relaysets")?, self.objects("relays")?);
+        let replicas = sets
+            .iter()
+            .filter_map(|set| set.pointer("/spec/replicas")?.as_u64())
+            .sum::<u64>();
+        let enough = !relays.is_empty() && relays.len() as u64 >= replicas;
+        Ok(enough && sets.iter().chain(&relays).all(|object| is_true(object, "Ready")))
+    }
+
+    /// Waits until the operator says of every relay that the consensus lists it.
+    ///
+    /// # Errors
+    /// It does not of one in time: the error holds what the cluster says of it.
+    pub fn await_in_consensus(&self) -> Result<()> {
+        let listed = || {
+            let relays = self.objects("relays").unwrap_or_default();
+            !relays.is_empty() && relays.iter().all(|relay| is_true(relay, "InConsensus"))
+        };
+        await_yes("our relays to be InConsensus", PATIENCE, listed).with_context(|| self.troubles())?;
+        say::step("all of them are InConsensus, says the operator");
+        Ok(())
+    }
+
+    /// Keys (FamilyId) of all families that there are.
+    ///
+    /// # Errors
+    /// `kubectl get` fails.
+    pub fn family_ids(&self) -> Result<Vec<String>> {
+        let families = self.objects("relayfamilies")?;
+        let ids = families
+            .iter()
+            .filter_map(|family| family.pointer("/status/familyIds")?.as_array());
+        let ids = ids.flatten().filter_map(|one| one.get("id")?.as_str());
+        Ok(ids.map(str::to_owned).collect())
     }
 
     /// The relays, in the order of their names.
@@ -122,12 +164,12 @@ impl Fleet {
     }
 }
 
-/// Whether an object's condition Ready is True for the spec as it is now.
-fn is_ready(object: &Value) -> bool {
+/// Whether a condition of an object is True for the spec as it is now.
+pub fn is_true(object: &Value, kind: &str) -> bool {
     let generation = object.pointer("/metadata/generation");
     let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
     conditions.into_iter().flatten().any(|condition| {
-        condition.get("type").is_some_and(|kind| kind == "Ready")
+        condition.get("type").is_some_and(|found| found == kind)
             && condition.get("status").is_some_and(|status| status == "True")
             && condition
                 .get("observedGeneration")
@@ -151,6 +193,8 @@ fn relay(object: &Value) -> Result<Relay> {
         fingerprint: text("/status/identity/rsaFingerprint")?,
         address: text("/status/address")?,
         pod: text("/status/podName")?,
+        role: text("/spec/role")?,
+        ed25519: text("/status/identity/ed25519Id")?,
     })
 }
 
@@ -165,9 +209,10 @@ mod tests {
                 {"type": "IdentityBound", "status": "False"},
                 {"type": "Ready", "status": "True", "observedGeneration": 2}]}})
         };
-        assert!(is_ready(&at(2)));
-        assert!(!is_ready(&at(3)));
-        assert!(!is_ready(&json!({"metadata": {"generation": 1}})));
+        assert!(is_true(&at(2), "Ready"));
+        assert!(!is_true(&at(3), "Ready"));
+        assert!(!is_true(&at(2), "IdentityBound"));
+        assert!(!is_true(&json!({"metadata": {"generation": 1}}), "Ready"));
     }
 
     #[test]

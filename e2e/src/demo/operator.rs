@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::images::Images;
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, network};
 use crate::command::{command, output};
 use crate::image::Kind;
 use crate::programs::repository;
@@ -17,6 +17,9 @@ pub const NAMESPACE: &str = "relayfleet-system";
 
 /// The chart's release, and the operator's Deployment.
 pub const RELEASE: &str = "relayfleet";
+
+/// A cluster that grows up to here needs no other settings.
+const NODES_KNOWN: u8 = 4;
 
 /// `kubectl` and `helm`, speaking to one cluster.
 #[derive(Clone, Debug)]
@@ -74,11 +77,43 @@ impl Tools {
     }
 }
 
+/// What the chart is installed with.
+#[derive(Clone, Debug)]
+pub struct Release {
+    /// Tag of the operator's image.
+    pub operator_tag: String,
+    /// Tag of the others.
+    pub tag: String,
+    /// Networks that exits keep off.
+    pub cluster_networks: Vec<String>,
+}
+
+impl Release {
+    /// With these images.
+    pub fn of(images: &Images) -> Self {
+        Self {
+            operator_tag: images.tag.clone(),
+            tag: images.tag.clone(),
+            cluster_networks: Vec::new(),
+        }
+    }
+
+    /// In a cluster of ours, whose addresses are not private ones.
+    #[must_use]
+    pub fn in_cluster(self, cluster: &Cluster) -> Self {
+        let pods = (1..=cluster.nodes.max(NODES_KNOWN)).map(network::pods);
+        Self {
+            cluster_networks: pods.chain([network::SERVICES.to_owned()]).collect(),
+            ..self
+        }
+    }
+}
+
 /// Installs or upgrades the chart and waits until the operator is ready.
 ///
 /// # Errors
 /// Helm or the operator fails; the error holds the operator's events and last lines.
-pub fn install(tools: &Tools, images: &Images) -> Result<()> {
+pub fn install(tools: &Tools, release: &Release) -> Result<()> {
     let chart = repository().join("charts/relayfleet");
     let mut helm = tools.helm(["upgrade", "--install", RELEASE]);
     helm.arg(chart).args([
@@ -92,8 +127,18 @@ pub fn install(tools: &Tools, images: &Images) -> Result<()> {
     let set = |helm: &mut Command, value: String| {
         helm.arg("--set-string").arg(value);
     };
-    for (key, kind) in [("operator", Kind::Operator), ("relay", Kind::Relay), ("tor", Kind::Tor)] {
-        set(&mut helm, format!("images.{key}={}", kind.name(&images.tag)));
+    for (key, kind, tag) in [
+        ("operator", Kind::Operator, &release.operator_tag),
+        ("relay", Kind::Relay, &release.tag),
+        ("tor", Kind::Tor, &release.tag),
+    ] {
+        set(&mut helm, format!("images.{key}={}", kind.name(tag)));
+    }
+    if !release.cluster_networks.is_empty() {
+        set(
+            &mut helm,
+            format!("clusterNetworks={{{}}}", release.cluster_networks.join(",")),
+        );
     }
     // They were put there, and no registry has them.
     set(&mut helm, "images.pullPolicy=Never".to_owned());

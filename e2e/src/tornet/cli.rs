@@ -135,6 +135,7 @@ impl Up {
 impl Transfer {
     fn fetch(self) -> Fetch {
         Fetch {
+            ports: Vec::new(),
             path: self.path,
             bytes: self.bytes,
             streams: self.streams,

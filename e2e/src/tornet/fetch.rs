@@ -58,7 +58,12 @@ pub struct Fetch {
     pub client: String,
     /// For everything together.
     pub patience: Duration,
+    /// Where the bytes come from: the first of these ports that is free, or any.
+    pub ports: Vec<u16>,
 }
+
+/// Ports that Tor's reduced exit policy allows, for paths whose exit has it.
+pub const WEB_PORTS: [u16; 6] = [443, 80, 8080, 8443, 8008, 8888];
 
 impl Fetch {
     /// A download over this path: one circuit, as many streams as asked for, pinned by configuration.
@@ -73,6 +78,7 @@ impl Fetch {
             direction: Direction::Download,
             client: "c1".into(),
             patience: Duration::from_secs(300),
+            ports: Vec::new(),
         }
     }
 }
@@ -137,7 +143,7 @@ impl Network {
 
         let address = self.state.source_address()?;
         let sources: Vec<Source> = (0..fetch.streams as u64)
-            .map(|number| Source::listen(address, number))
+            .map(|number| Source::listen(address, &fetch.ports, number))
             .collect::<anyhow::Result<_>>()?;
         let mut wanted = HashMap::new();
         for (source, circuit) in sources.iter().zip(circuits.iter().cycle()) {

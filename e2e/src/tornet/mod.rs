@@ -17,6 +17,7 @@ mod circuits;
 pub mod cli;
 pub mod consensus;
 mod control;
+pub mod descriptor;
 pub mod fetch;
 mod keys;
 mod network;
@@ -31,6 +32,7 @@ mod torrc;
 
 pub use cli::size;
 pub use consensus::Listed;
+pub use descriptor::Descriptor;
 pub use fetch::{Direction, Fetch, Fetched, Pin};
 pub use network::{Network, NodeStatus, Status};
 pub use spec::{Slot, Spec};

@@ -27,7 +27,7 @@ impl Site {
     /// The address cannot be listened on.
     pub fn listen(network: &Network) -> anyhow::Result<Self> {
         Ok(Self {
-            source: Source::listen(network.state.source_address()?, 0)?,
+            source: Source::listen(network.state.source_address()?, &[], 0)?,
         })
     }
 }

@@ -58,8 +58,11 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn listen(address: Ipv4Addr, stream_number: u64) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind((address, 0))
+    /// At the first of these ports that is free; at any if there are none.
+    pub(super) fn listen(address: Ipv4Addr, ports: &[u16], stream_number: u64) -> anyhow::Result<Self> {
+        let any = if ports.is_empty() { &[0] } else { ports };
+        let places: Vec<SocketAddr> = any.iter().map(|port| SocketAddr::from((address, *port))).collect();
+        let listener = TcpListener::bind(places.as_slice())
             .with_context(|| format!("cannot listen on {address}, where the bytes should come from"))?;
         listener.set_nonblocking(true)?;
         Ok(Self {

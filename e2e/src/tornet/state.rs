@@ -93,9 +93,16 @@ impl State {
         self.names(&[Role::Authority, Role::Relay, Role::Exit])
     }
 
-    /// Where the bytes come from that go through the network.
+    /// Where the bytes come from that go through the network. Where pods can reach it, it must not be of RFC 2544: exits
+    /// refuse to go there, as they refuse private networks. RFC 5737's third network is not used anywhere either.
     pub(crate) fn source_address(&self) -> anyhow::Result<Ipv4Addr> {
-        address(&self.spec.prefix, 254)
+        let beside = address(&self.spec.prefix, 254)?;
+        let [_, _, network, _] = beside.octets();
+        Ok(if beside.is_loopback() {
+            beside
+        } else {
+            Ipv4Addr::new(203, 0, 113, network)
+        })
     }
 }
 

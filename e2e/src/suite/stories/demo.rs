@@ -29,7 +29,7 @@ pub(super) fn runs_to_its_end() -> Result<Demo> {
         log.display()
     );
     let said = std::fs::read_to_string(&log)?;
-    for part in ["Nodes", "Pods", "Relays", "Running", "sha256", "KUBECONFIG="] {
+    for part in ["Nodes", "Pods", "Relays", "Running", "family", "sha256", "KUBECONFIG="] {
         ensure!(said.contains(part), "the demo shows no {part}; see {}", log.display());
     }
     let cluster = cluster::running()?;

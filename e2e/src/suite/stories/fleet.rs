@@ -1,12 +1,12 @@
 //! Our operator and our relays in the cluster.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::audit::Audit;
 use crate::command::await_yes;
 use crate::demo::fleet::{NAMESPACE, PATIENCE};
 use crate::demo::{Demo, operator};
@@ -62,14 +62,13 @@ pub(super) fn a_deleted_pod_is_the_same_relay_again(demo: &Demo) -> Result<()> {
         again.nickname, again.fingerprint, again.address
     ));
     demo.await_consensus()?;
-    demo.fetch_through_all(FETCH_BYTES).map(drop)
+    demo.fetch_through_three(FETCH_BYTES).map(drop)
 }
 
-/// The API server's audit log tells who wrote what. Leases and events are not in it.
+/// The API server's audit log tells who wrote what.
 pub(super) fn a_restarted_operator_writes_nothing(demo: &Demo) -> Result<()> {
     let before = state_of_all(demo)?;
-    let audit = demo.cluster.places.state.join("log/audit.log");
-    let seen = fs::metadata(&audit)?.len();
+    let audit = Audit::now(demo)?;
     let old = operator_pod(demo)?;
     demo.cluster
         .kubectl(["-n", operator::NAMESPACE, "delete", "pod", &old])?;
@@ -93,31 +92,32 @@ pub(super) fn a_restarted_operator_writes_nothing(demo: &Demo) -> Result<()> {
     })?;
     // Nothing tells that nothing more will come: this is how long it may take to think of something.
     std::thread::sleep(Duration::from_secs(20));
-    let text = fs::read(&audit)?;
-    let since = text.get(usize::try_from(seen)?..).unwrap_or(&text);
-    let writes = writes_of_the_operator(&String::from_utf8_lossy(since));
+    let writes = audit.writes()?;
     ensure!(writes.is_empty(), "the operator wrote:\n  {}", writes.join("\n  "));
     let after = state_of_all(demo)?;
     ensure!(before == after, "changed: {before:#?}\nto: {after:#?}");
     Ok(())
 }
 
-fn writes_of_the_operator(audit: &str) -> Vec<String> {
-    let user = format!("system:serviceaccount:{}:", operator::NAMESPACE);
-    let entries = audit
-        .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let text = |entry: &Value, path: &str| {
-        entry
-            .pointer(path)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
-            .to_owned()
-    };
-    entries
-        .filter(|entry| text(entry, "/user/username").starts_with(&user))
-        .map(|entry| format!("{} {}", text(&entry, "/verb"), text(&entry, "/requestURI")))
-        .collect()
+/// All that the stories before made it ask for was within the rights that the chart gives.
+pub(super) fn nothing_was_forbidden(demo: &Demo) -> Result<()> {
+    let all = Audit::whole(demo).of_the_operator()?;
+    ensure!(
+        all.iter().any(|one| one.is_write()),
+        "the audit log knows nothing of the operator"
+    );
+    let forbidden: Vec<String> = all
+        .iter()
+        .filter(|one| one.code == 403)
+        .map(|one| format!("{} {}", one.verb, one.uri))
+        .collect();
+    ensure!(
+        forbidden.is_empty(),
+        "forbidden to the operator:\n  {}",
+        forbidden.join("\n  ")
+    );
+    say::step(format!("{} requests of the operator, none forbidden", all.len()));
+    Ok(())
 }
 
 /// Version of every object of the relays, and how often their containers were restarted.
@@ -169,22 +169,4 @@ fn is_ready(demo: &Demo, pod: &str) -> bool {
         .cluster
         .kubectl(["-n", operator::NAMESPACE, "get", "pod", pod, "-o", condition]);
     said.is_ok_and(|status| status == "True")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_operators_writes_are_counted() {
-        let line = |user: &str| {
-            format!(r#"{{"verb":"patch","requestURI":"/apis/x","user":{{"username":"system:serviceaccount:{user}"}}}}"#)
-        };
-        let audit = format!(
-            "{}\n{}\nnot json\n",
-            line("relayfleet-system:relayfleet"),
-            line("kube-system:other")
-        );
-        assert_eq!(writes_of_the_operator(&audit), ["patch /apis/x"]);
-    }
 }

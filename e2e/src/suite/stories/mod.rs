@@ -1,5 +1,6 @@
 //! Stories told on the whole machine, in this order: each but the first and the last uses what the demo brought up.
 
+mod audit;
 mod demo;
 mod fleet;
 mod images;
@@ -15,7 +16,7 @@ use crate::{cluster, machine, say, snapshot};
 type Story = fn(&Demo) -> Result<()>;
 
 /// Stories on the running demo: a name to choose it by, its moral, and how it goes.
-const ON_THE_DEMO: [(&str, &str, Story); 5] = [
+const ON_THE_DEMO: [(&str, &str, Story); 6] = [
     (
         "strict",
         "our relays' pods run under the strictest Pod Security",
@@ -35,6 +36,11 @@ const ON_THE_DEMO: [(&str, &str, Story); 5] = [
         "again",
         "a second demo finds everything and changes nothing",
         demo::a_second_run_changes_nothing,
+    ),
+    (
+        "forbidden",
+        "the rights that the chart gives were enough for all of it",
+        fleet::nothing_was_forbidden,
     ),
     (
         "digest",
