@@ -12,7 +12,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub enum NameRule {
     /// Letters, digits, `-`, `_` and `.` (option 0, the default).
     Rfc953,
-    /// Any printable ASCII but space (option 1).
+    /// Any printable ASCII but space and `:` (option 1).
     Printable,
 }
 
@@ -72,7 +72,8 @@ pub fn checked_name(text: &str, rule: NameRule) -> Result<&str, BadName> {
 fn is_label(label: &str, rule: NameRule) -> bool {
     let allowed = |byte: u8| match rule {
         NameRule::Rfc953 => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'),
-        NameRule::Printable => byte.is_ascii_graphic(),
+        // With a colon it would be an address with a dot behind it, or one that only lenient readers know (`fe80::1%eth0`).
+        NameRule::Printable => byte.is_ascii_graphic() && byte != b':',
     };
     (1..=LABEL_BYTES_MAX).contains(&label.len()) && label.bytes().all(allowed)
 }
@@ -220,6 +221,15 @@ mod tests {
         assert!(checked_name("ex@mple.com", NameRule::Printable).is_ok());
         assert_eq!(checked_name("a b", NameRule::Printable), Err(BadName));
         assert_eq!(checked_name("a\u{7f}b", NameRule::Printable), Err(BadName));
+    }
+
+    #[test]
+    fn no_rule_takes_an_ipv6_address_for_a_name() {
+        for text in ["8::1.", "::ffff:127.0.0.1.", "fe80::1%eth0", "a:b"] {
+            for rule in [NameRule::Rfc953, NameRule::Printable] {
+                assert_eq!(Destination::read(text.as_bytes(), rule), Err(BadName), "{text}");
+            }
+        }
     }
 
     #[test]
