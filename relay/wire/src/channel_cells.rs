@@ -130,11 +130,11 @@ impl Netinfo {
         Ok(Self { timestamp, other, own })
     }
 
-    /// The body, without the zeros that fill the cell. Holds up to 28 own addresses of either family.
+    /// The body, without the zeros that fill the cell. Holds up to 27 own addresses of either family: that fills a cell.
     pub fn write(&self) -> Vec<u8> {
         let mut body = self.timestamp.to_be_bytes().to_vec();
         write_address(&mut body, self.other.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)));
-        let own = self.own.get(..28).unwrap_or(&self.own);
+        let own = self.own.get(..27).unwrap_or(&self.own);
         body.push(own.len() as u8);
         own.iter().for_each(|one| write_address(&mut body, *one));
         body
@@ -232,6 +232,19 @@ mod tests {
     fn a_netinfo_that_promises_more_than_it_has_is_refused() {
         let body = [0, 0, 0, 9, 4, 4, 127, 0, 0, 1, 2, 4, 4, 127, 0, 0, 2];
         assert_eq!(Netinfo::read(&body), Err(BadLinkCell::CutShort(CutShort)));
+    }
+
+    #[test]
+    fn a_netinfo_with_many_addresses_still_fits_into_its_cell() {
+        let address = "2001:db8::1".parse().unwrap();
+        let netinfo = Netinfo {
+            timestamp: 9,
+            other: Some(address),
+            own: vec![address; 40],
+        };
+        let written = netinfo.write();
+        assert_eq!(written.len(), crate::cell::BODY_BYTES);
+        assert_eq!(Netinfo::read(&written).unwrap().own.len(), 27);
     }
 
     #[test]
