@@ -101,7 +101,9 @@ impl FamilyBundle {
             text.push_str(&format!("member ${member}\n"));
         }
         for (owner, cert) in &self.certs {
-            text.push_str(&format!("family-cert {owner}\n{}", cert.to_block()));
+            // Nobody has looked at its type yet, so the label is the bundle's and not the certificate's.
+            let block = object_block::encode(LABEL, cert.encoded());
+            text.push_str(&format!("family-cert {owner}\n{}", *block));
         }
         text
     }
@@ -153,6 +155,16 @@ mod tests {
     #[test]
     fn a_bundle_reads_back_as_it_was_written() {
         let (bundle, _, _) = bundle();
+        assert_eq!(FamilyBundle::parse(&bundle.to_text()), Ok(bundle));
+    }
+
+    #[test]
+    fn a_certificate_of_another_type_is_kept_and_vouches_for_nobody() {
+        let (mut bundle, member, now) = bundle();
+        let key = Ed25519Secret::generate(&mut test_dice(4));
+        let (kind, certified) = (CertType::IDENTITY_SIGNING, Certified::Key(member));
+        bundle.certs[0].1 = Ed25519Cert::issue(kind, certified, now + DAY, &key, NameSigner::Yes);
+        assert!(bundle.valid_certs_of(&member, now).is_empty());
         assert_eq!(FamilyBundle::parse(&bundle.to_text()), Ok(bundle));
     }
 
