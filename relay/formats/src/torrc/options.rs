@@ -1,5 +1,7 @@
 //! Every option that C tor 0.4.9.11 knows, and what becomes of it here; and the few that only we know.
 
+use std::sync::LazyLock;
+
 /// What becomes of an option.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
@@ -25,9 +27,14 @@ pub(super) fn find(name: &str) -> Option<(&'static str, Fate)> {
 }
 
 pub(super) fn all() -> impl Iterator<Item = (&'static str, Fate)> {
-    TABLE
-        .iter()
-        .flat_map(|(fate, names)| names.split_whitespace().map(|name| (name, *fate)))
+    // Each line of a torrc asks, so the table's words are taken apart once.
+    static ALL: LazyLock<Vec<(&'static str, Fate)>> = LazyLock::new(|| {
+        let each = TABLE
+            .iter()
+            .flat_map(|(fate, names)| names.split_whitespace().map(|name| (name, *fate)));
+        each.collect()
+    });
+    ALL.iter().copied()
 }
 
 /// Options whose values add up.
@@ -37,21 +44,23 @@ pub(super) fn is_list(name: &str) -> bool {
 
 /// The known name that looks most like `name`, if any looks like it at all.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {
-    let name = name.to_ascii_lowercase();
+    let far_max = 1 + name.len() / 4;
     let (far, known) = all()
-        .map(|(known, _)| (distance(&name, &known.to_ascii_lowercase()), known))
+        // Words are at least as far from each other as their lengths: most need no closer look, however long `name` is.
+        .filter(|(known, _)| known.len().abs_diff(name.len()) <= far_max)
+        .map(|(known, _)| (distance(name, known), known))
         .min()?;
-    (far <= 1 + name.len() / 4).then_some(known)
+    (far <= far_max).then_some(known)
 }
 
-/// How many letters must be put in, taken out or changed to make one word the other.
+/// How many letters must be put in, taken out or changed to make one word the other; letter case does not matter.
 fn distance(one: &str, other: &str) -> usize {
     let other = other.as_bytes();
     let mut row: Vec<usize> = (0..=other.len()).collect();
     for (at, byte) in one.bytes().enumerate() {
         let (mut corner, mut left) = (at, at + 1);
         for (cell, letter) in row.iter_mut().skip(1).zip(other) {
-            let changed = corner + usize::from(byte != *letter);
+            let changed = corner + usize::from(!byte.eq_ignore_ascii_case(letter));
             corner = *cell;
             left = changed.min(corner + 1).min(left + 1);
             *cell = left;
