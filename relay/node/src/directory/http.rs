@@ -135,8 +135,9 @@ async fn read_all(stream: &mut TcpStream, bytes_max: usize) -> Result<Vec<u8>, H
     Ok(raw)
 }
 
-/// Takes a whole answer apart.
-fn decode(raw: &[u8], body_bytes_max: usize) -> Result<Response, HttpError> {
+/// Takes a whole answer apart. Public for the fuzz target alone.
+#[doc(hidden)]
+pub fn decode(raw: &[u8], body_bytes_max: usize) -> Result<Response, HttpError> {
     let end = raw
         .windows(4)
         .position(|four| four == b"\r\n\r\n")
