@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod cluster;
 pub mod command;
 pub mod demo;
+pub mod fuzz;
 pub mod image;
 pub mod interrupt;
 pub mod machine;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use e2e::suite::Layer;
-use e2e::{bench, cluster, demo, image, interrupt, programs, say, snapshot, story, suite, tornet};
+use e2e::{bench, cluster, demo, fuzz, image, interrupt, programs, say, snapshot, story, suite, tornet};
 
 /// Real processes on this machine: a cluster, a private Tor network, and the stories told on them.
 #[derive(Parser)]
@@ -42,6 +42,8 @@ enum What {
     Story(Story),
     /// Our relay beside C tor at the same position: how fast, and what it costs.
     Bench(bench::Arguments),
+    /// The relay's fuzz targets: search each for some minutes, and keep what was learnt.
+    Fuzz(fuzz::Arguments),
     /// Everything of this machine that a run of ours could leave behind, one line each.
     Snapshot,
 }
@@ -121,6 +123,7 @@ fn run(what: What) -> Result<()> {
         What::Story(Story::Bootstrap(bootstrap)) => story::bootstrap::tell(&bootstrap)?,
         What::Story(Story::Carry(carried)) => story::carry::tell(&carried)?,
         What::Bench(arguments) => bench::run(arguments)?,
+        What::Fuzz(arguments) => fuzz::run(&arguments)?,
         What::Snapshot => say::plain(snapshot::take()?.to_string()),
     }
     Ok(())
