@@ -60,6 +60,11 @@ pub const RELAY_NAME_LENGTH_MAX: usize = 52;
 /// The Secret in the operator's namespace with the key that status tokens are made of.
 pub const STATUS_KEY_SECRET: &str = "relayfleet-status-key";
 
+/// Type of the Secret with a relay's status token.
+pub const SECRET_TYPE_STATUS: &str = "relayfleet.io/status-token";
+/// Annotation of that Secret: SHA-256 of the token.
+pub const ANNOTATION_TOKEN_HASH: &str = "relayfleet.io/token-hash";
+
 /// Longer names of RelaySets leave no room for `-999`.
 pub const SET_NAME_LENGTH_MAX: usize = RELAY_NAME_LENGTH_MAX - 4;
 /// Longer nicknames of a template leave no room for `999` (dir-spec: 19 characters in all).
@@ -88,6 +93,12 @@ pub fn custody_secret(namespace: &str, relay: &str) -> String {
 #[must_use]
 pub fn signing_secret(relay: &str) -> String {
     format!("{relay}-signing")
+}
+
+/// The Secret with what the operator must show at the relay's status port.
+#[must_use]
+pub fn status_secret(relay: &str) -> String {
+    format!("{relay}-status")
 }
 
 /// The Secret in the operator's namespace with one key of a family.

@@ -95,6 +95,7 @@ pub(crate) async fn apply(cluster: &Cluster, relay: &Relay, step: &Step) -> Resu
         Step::CreateIdentity => keys::create_identity(cluster, relay).await,
         Step::CreatePodsPart => keys::create_pods_part(cluster, relay).await,
         Step::IssueSigning(identity) => keys::issue_signing(cluster, relay, identity).await,
+        Step::ApplyToken => keys::apply_token(cluster, relay).await,
         Step::ApplyTorrc(torrc) => put_where_it_says(cluster, torrc.as_ref(), "apply the torrc").await,
         Step::CreateClaim(claim) => create(cluster, claim.as_ref(), "create the volume claim").await,
         Step::ApplyService(service) => put_where_it_says(cluster, service.as_ref(), "apply the Service").await,

@@ -31,6 +31,10 @@ pub(crate) struct Arguments {
     #[arg(long, env = "RELAYFLEET_CLUSTER_NETWORKS", value_delimiter = ',', value_parser = cluster_network, value_name = "NETWORKS")]
     cluster_networks: Vec<String>,
 
+    /// Give Relays that do not say it themselves (`spec.metrics.enabled`) a port for Prometheus.
+    #[arg(long, env = "RELAYFLEET_RELAY_METRICS", default_value_t = false, action = clap::ArgAction::Set, value_name = "BOOL")]
+    relay_metrics: bool,
+
     /// Look after the Relays of this namespace only; without it, of all.
     #[arg(long, env = "RELAYFLEET_WATCH_NAMESPACE", value_name = "NAMESPACE")]
     pub(crate) watch_namespace: Option<String>,
@@ -136,6 +140,7 @@ impl Arguments {
             }),
             cluster_networks: self.cluster_networks.clone(),
             status_key: None, // read from the cluster
+            relay_metrics: self.relay_metrics,
         }
     }
 

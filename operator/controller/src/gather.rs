@@ -23,6 +23,7 @@ pub(crate) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
     };
     let (identity, claim) = (names::identity_secret(name), names::data_claim(name));
     let (signing, torrc) = (names::signing_secret(name), names::torrc_config_map(name));
+    let token = names::status_secret(name);
     let seen = tokio::try_join!(
         network(cluster, &relay),
         family(cluster, &relay),
@@ -30,12 +31,13 @@ pub(crate) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
         kept(cluster, &relay),
         look::<PartialObjectMeta<Secret>>(cluster, &relay, &identity),
         look::<PartialObjectMeta<Secret>>(cluster, &relay, &signing),
+        look::<PartialObjectMeta<Secret>>(cluster, &relay, &token),
         look::<ConfigMap>(cluster, &relay, &torrc),
         look::<PersistentVolumeClaim>(cluster, &relay, &claim),
         look::<Service>(cluster, &relay, name),
         look::<Pod>(cluster, &relay, name),
     )?;
-    let (network, family, pool, custody, identity, signing, torrc, claim, service, pod) = seen;
+    let (network, family, pool, custody, identity, signing, token, torrc, claim, service, pod) = seen;
     Ok(Some(Observed {
         relay,
         network,
@@ -44,6 +46,7 @@ pub(crate) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
         custody,
         identity,
         signing,
+        token,
         torrc,
         claim,
         service,

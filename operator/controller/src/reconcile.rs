@@ -101,6 +101,7 @@ fn step_name(step: &operator_plan::Step) -> &'static str {
         Step::CreateIdentity => "CreateIdentity",
         Step::CreatePodsPart => "CreatePodsPart",
         Step::IssueSigning(_) => "IssueSigning",
+        Step::ApplyToken => "ApplyToken",
         Step::ApplyTorrc(_) => "ApplyTorrc",
         Step::CreateClaim(_) => "CreateClaim",
         Step::ApplyService(_) => "ApplyService",

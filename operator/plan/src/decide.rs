@@ -8,6 +8,7 @@ use operator_api::{Custody, RelayStatus, names};
 use relay_formats::fingerprint::Ed25519Identity;
 
 use crate::desired;
+use crate::desired::status_port::{TOKEN_KEY, status_token, token_hash};
 use crate::difference::differs;
 use crate::hurdles::pod::{Age, age, overdue_in};
 use crate::hurdles::{Hurdle, View, first_hurdle, may_start};
@@ -25,6 +26,8 @@ pub enum Step {
     CreatePodsPart,
     /// Draw and certify a signing key for the pod, and apply its Secret.
     IssueSigning(Ed25519Identity),
+    /// Apply the Secret with the pod's status token.
+    ApplyToken,
     /// Server-side apply.
     ApplyTorrc(Box<ConfigMap>),
     /// `create`: a volume is never changed.
@@ -93,22 +96,28 @@ pub fn decide(seen: &Observed, settings: &Settings, now: &Time) -> Option<Plan> 
     let pod_hash = next_pod
         .as_ref()
         .and_then(|pod| annotation(&pod.metadata, names::ANNOTATION_POD_HASH));
+    let earlier_hash = accepted
+        .as_ref()
+        .ok()
+        .zip(next_pod.as_ref())
+        .and_then(|(accepted, pod)| desired::pod::earlier_hash(pod, &seen.relay, accepted));
     let view = View {
         seen,
         accepted: &accepted,
         identity: &identity,
         pod_hash,
+        earlier_hash,
         now,
     };
     Some(Plan {
         status: Some(crate::status::status(&view, now)),
-        steps: steps(&view, next_pod.as_ref(), now),
+        steps: steps(&view, next_pod.as_ref(), settings, now),
         hurdle: first_hurdle(&view),
         look_again: overdue_in(&view),
     })
 }
 
-fn steps(view: &View<'_>, next_pod: Option<&Pod>, now: &Time) -> Vec<Step> {
+fn steps(view: &View<'_>, next_pod: Option<&Pod>, settings: &Settings, now: &Time) -> Vec<Step> {
     let seen = view.seen;
     let signing = signing_step(view, now);
     if seen.relay.spec.is_paused() {
@@ -128,20 +137,39 @@ fn steps(view: &View<'_>, next_pod: Option<&Pod>, now: &Time) -> Vec<Step> {
     else {
         return hold.into_iter().chain(signing).collect();
     };
-    let torrc = desired::torrc::torrc(&seen.relay, accepted);
+    let token = accepted.status.and(settings.status_key.as_ref());
+    let (apply_token, apply_torrc) = (token_step(seen, token), torrc_step(seen, accepted, token));
     let service = desired::service::service(&seen.relay, accepted);
     let pods_part = custody_of(&seen.relay) == Custody::Operator && matches!(seen.identity, Seen::Absent);
     let steps = [
         hold,
         pods_part.then_some(Step::CreatePodsPart),
         signing,
-        wants_write(&seen.torrc, &torrc).then(|| Step::ApplyTorrc(Box::new(torrc))),
+        apply_token,
+        apply_torrc,
         matches!(seen.claim, Seen::Absent)
             .then(|| Step::CreateClaim(Box::new(desired::claim::claim(&seen.relay, identity)))),
         wants_write(&seen.service, &service).then(|| Step::ApplyService(Box::new(service))),
         pod_step(view, accepted, next_pod), // last: a pod must find its keys, torrc and volume
     ];
     steps.into_iter().flatten().collect()
+}
+
+/// A token of another key is none that the operator can show.
+fn token_step(seen: &Observed, key: Option<&[u8; 32]>) -> Option<Step> {
+    let wanted = token_hash(key?, &seen.relay);
+    let found = seen.token.ours().and_then(|secret| annotation(&secret.metadata, names::ANNOTATION_TOKEN_HASH));
+    (found != Some(&wanted)).then_some(Step::ApplyToken)
+}
+
+/// The token stands there for as long as there is a pod of an earlier operator, which would not start again without it.
+fn torrc_step(seen: &Observed, accepted: &Accepted, key: Option<&[u8; 32]>) -> Option<Step> {
+    let asks = seen.pod.ours().is_some_and(desired::pod::reads_token_beside_torrc);
+    let token = key.filter(|_| asks).map(|key| status_token(key, &seen.relay));
+    let left = seen.torrc.ours().and_then(|found| found.data.as_ref()?.get(TOKEN_KEY));
+    let to_be_taken_away = token.is_none() && left.is_some();
+    let torrc = desired::torrc::torrc(&seen.relay, accepted, token);
+    (to_be_taken_away || wants_write(&seen.torrc, &torrc)).then(|| Step::ApplyTorrc(Box::new(torrc)))
 }
 
 /// Also for a running pod whose successor is held up: its key must not end meanwhile.

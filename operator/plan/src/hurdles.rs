@@ -46,6 +46,8 @@ pub(crate) struct View<'a> {
     pub(crate) identity: &'a IdentityVerdict,
     /// The hash that the pod should bear.
     pub(crate) pod_hash: Option<&'a str>,
+    /// What an earlier operator would have put in its place.
+    pub(crate) earlier_hash: Option<String>,
     pub(crate) now: &'a Time,
 }
 
@@ -151,6 +153,7 @@ fn name_taken(view: &View<'_>) -> Option<Hurdle> {
     let seen = view.seen;
     kind(&seen.torrc, "ConfigMap")
         .or(kind(&seen.signing, "Secret"))
+        .or(kind(&seen.token, "Secret"))
         .or(kind(&seen.claim, "PersistentVolumeClaim"))
         .or(kind(&seen.service, "Service"))
         .or(kind(&seen.pod, "Pod"))

@@ -110,6 +110,8 @@ pub struct Observed {
     pub identity: Seen<PartialObjectMeta<Secret>>,
     /// Metadata of the Secret with the pod's signing key.
     pub signing: Seen<PartialObjectMeta<Secret>>,
+    /// Metadata of the Secret with the pod's status token.
+    pub token: Seen<PartialObjectMeta<Secret>>,
     /// The ConfigMap with its torrc.
     pub torrc: Seen<ConfigMap>,
     /// The claim for its volume.

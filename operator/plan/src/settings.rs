@@ -17,6 +17,8 @@ pub struct Settings {
     pub cluster_networks: Vec<String>,
     /// What status tokens are made of; without it relays have no status port.
     pub status_key: Option<[u8; 32]>,
+    /// Whether Relays that do not say it tell Prometheus their metrics.
+    pub relay_metrics: bool,
 }
 
 /// A network that was given to the operator is none.

@@ -90,11 +90,7 @@ pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
         pod_name: view.seen.pod.ours().map(|pod| pod.name_any()),
         pod_uid: view.seen.pod.ours().and_then(|pod| pod.metadata.uid.clone()),
         pod_address: view.seen.pod.ours().and_then(|pod| pod.status.as_ref()?.pod_ip.clone()),
-        status_port: view
-            .accepted
-            .as_ref()
-            .ok()
-            .and_then(|accepted| accepted.status.as_ref().map(|(port, _)| *port)),
+        status_port: view.accepted.as_ref().ok().and_then(|accepted| accepted.status),
         directory: before.directory.clone(),
         address: address(view),
     }

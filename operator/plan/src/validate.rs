@@ -12,7 +12,7 @@ use relay_formats::torrc::Torrc;
 
 use crate::desired::accounting::accounting_lines;
 use crate::desired::exit::{BadRule, exit_lines};
-use crate::desired::status_port::{status_port, status_token};
+use crate::desired::status_port::{metrics_port, status_port};
 use crate::desired::torrc::torrc_text;
 use crate::family::contact::contact_line;
 use crate::identity::custody_of;
@@ -37,8 +37,10 @@ pub struct Accepted {
     pub place: Option<Place>,
     /// As in the spec, in bytes per second.
     pub bandwidth: Option<Rates>,
-    /// Where it tells its status, and what one who asks must show.
-    pub status: Option<(u16, String)>,
+    /// Where it tells its status.
+    pub status: Option<u16>,
+    /// Where it tells its metrics, if it does, and to whom.
+    pub metrics: Option<MetricsPort>,
     /// torrc lines about how much it may carry.
     pub accounting: Vec<String>,
     /// torrc lines about where it lets streams go.
@@ -49,6 +51,24 @@ pub struct Accepted {
     pub image: String,
     /// Lines for its torrc that its whole network shares.
     pub network: Vec<String>,
+}
+
+/// A port for Prometheus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MetricsPort {
+    /// Its number.
+    pub port: u16,
+    /// Networks that may read there, as `ADDRESS/BITS`.
+    pub from: Vec<String>,
+}
+
+impl Accepted {
+    /// The pod has no network of its own.
+    #[must_use]
+    pub fn is_on_host_network(&self) -> bool {
+        let place = self.place.as_ref();
+        place.is_some_and(|place| place.exposure == Exposure::HostNetwork)
+    }
 }
 
 /// Bytes per second, each within what C tor takes.
@@ -181,15 +201,14 @@ pub fn validate(
     }
     let place = place(relay, pool)?;
     let or_port = place.as_ref().map_or(spec.or_port, |place| place.port);
-    let port = status_port(relay, or_port, place.as_ref());
     let accepted = Accepted {
         nickname: spec.nickname.parse()?,
         contact: contact(&spec.contact, relay, family)?,
         or_port,
         address: address(relay, place.as_ref())?,
-        place,
         bandwidth: spec.bandwidth.as_ref().map(rates).transpose()?,
-        status: port.zip(settings.status_key.map(|key| status_token(&key, relay))),
+        status: status_port(relay, or_port, place.as_ref()).filter(|_| settings.status_key.is_some()),
+        metrics: metrics(relay, or_port, place.as_ref(), settings),
         accounting: spec.accounting.as_ref().map(accounting_lines).unwrap_or_default(),
         exit: exit_lines(relay, settings)?,
         affinity: match &spec.pod {
@@ -198,6 +217,7 @@ pub fn validate(
         },
         image: settings.image_for(relay).ok_or(Refusal::NoTorImage)?.to_owned(),
         network: shared_lines(relay, network)?,
+        place,
     };
     try_out(relay, &accepted)?;
     Ok(accepted)
@@ -287,6 +307,23 @@ fn rates(bandwidth: &Bandwidth) -> Result<Rates, Refusal> {
         rate,
         burst,
         max_advertised,
+    })
+}
+
+/// Networks that no stranger's address is in.
+const PRIVATE_NETWORKS: [&str; 4] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"];
+
+fn metrics(relay: &Relay, or_port: u16, place: Option<&Place>, settings: &Settings) -> Option<MetricsPort> {
+    let asked = relay.spec.metrics.clone().unwrap_or_default();
+    if !asked.enabled.unwrap_or(settings.relay_metrics) {
+        return None;
+    }
+    // The relay listens on an IPv4 address.
+    let of_the_cluster = settings.cluster_networks.iter().filter(|network| !network.contains(':'));
+    let usual = || PRIVATE_NETWORKS.into_iter().map(str::to_owned).chain(of_the_cluster.cloned());
+    Some(MetricsPort {
+        port: metrics_port(or_port, place),
+        from: if asked.from.is_empty() { usual().collect() } else { asked.from },
     })
 }
 

@@ -6,6 +6,7 @@ pub mod accounting;
 pub mod exit;
 pub mod identity;
 pub mod lifecycle;
+pub mod metrics;
 pub mod pod;
 pub(crate) mod rules;
 pub mod status;
@@ -21,6 +22,7 @@ use accounting::Accounting;
 use exit::Exit;
 use identity::Identity;
 use lifecycle::{DeletionPolicy, RunState};
+use metrics::Metrics;
 use pod::PodOverrides;
 use status::RelayStatus;
 
@@ -134,6 +136,10 @@ pub struct RelaySpec {
     /// Which program runs the relay.
     #[serde(default)]
     pub engine: Engine,
+
+    /// What the relay tells Prometheus, and to whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<Metrics>,
 
     /// A Tor network other than the public one, for tests.
     #[serde(default, skip_serializing_if = "Option::is_none")]

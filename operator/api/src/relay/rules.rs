@@ -59,6 +59,11 @@ pub(super) fn storage_size() -> Rule {
         .message("write a whole number with Mi, Gi or Ti, for example 1Gi")
 }
 
+pub(super) fn ipv4_networks() -> Rule {
+    Rule::new("self.all(network, isCIDR(network) && cidr(network).ip().family() == 4)")
+        .message("write IPv4 networks with their bits, for example 10.0.0.0/8")
+}
+
 pub(super) fn ipv4() -> Rule {
     Rule::new("isIP(self) && ip(self).family() == 4").message("write an IPv4 address, for example 203.0.113.7")
 }

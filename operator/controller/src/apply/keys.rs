@@ -8,6 +8,7 @@ use kube::{Api, ResourceExt as _};
 use operator_api::{Relay, names};
 use operator_plan::desired::identity::{new_identity, pods_part};
 use operator_plan::desired::signing::new_signing;
+use operator_plan::desired::status_port::token_secret;
 use relay_formats::fingerprint::Ed25519Identity;
 
 use super::{ApplyError, api, create, put_where_it_says};
@@ -51,6 +52,14 @@ pub(super) async fn issue_signing(
     let secret = new_signing(relay, &keeper, identity, SystemTime::now(), &mut rand::rng());
     let secret = secret.map_err(|error| ApplyError::Keys(error.to_string()))?;
     put_where_it_says(cluster, &secret, "apply the signing key").await
+}
+
+/// What the operator shows at the relay's status port.
+pub(super) async fn apply_token(cluster: &Cluster, relay: &Relay) -> Result<(), ApplyError> {
+    let Some(key) = &cluster.settings.status_key else {
+        return Ok(()); // it is not asked for then
+    };
+    put_where_it_says(cluster, &token_secret(key, relay), "apply the status token").await
 }
 
 /// The Secret with the whole identity. If it is gone since the facts were gathered, the next round says so.

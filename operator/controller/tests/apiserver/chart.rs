@@ -22,7 +22,7 @@ fn all_that_the_chart_renders_is_accepted_where_only_restricted_pods_are() {
         "pod-security.kubernetes.io/warn=restricted",
     ]);
     know_monitoring_kinds();
-    let values: [&[&str]; 11] = [
+    let values: [&[&str]; 13] = [
         &[],
         &["--set=watchNamespace=default"],
         &[
@@ -35,6 +35,11 @@ fn all_that_the_chart_renders_is_accepted_where_only_restricted_pods_are() {
         &["--set=networkPolicy.enabled=false,podDisruptionBudget.enabled=false"],
         &[
             "--set-json=networkPolicy={\"apiServer\":[{\"ipBlock\":{\"cidr\":\"198.51.100.7/32\"}}],\"metricsFrom\":[{\"podSelector\":{}}]}",
+        ],
+        &["--set=relayMetrics.enabled=true,networkPolicy.relayNamespaces={default}"],
+        &[
+            "--set=networkPolicy.relayNamespaces={default}",
+            "--set-json=networkPolicy.metricsFrom=[{\"podSelector\":{}}]",
         ],
         &["--set=rbac.deleteIdentities=true,clusterNetworks={10.0.0.0/8,fd00::/8}"],
         &["--set=crds.enabled=false,rbac.aggregate=false,replicas=2,log.format=text"],
@@ -79,6 +84,8 @@ fn wrong_values_are_named() {
         ("networkPolicy.enabled=1", "/networkPolicy/enabled"),
         ("extraObjects=x", "/extraObjects"),
         ("clusterNetworks={10.0.0.0}", "/clusterNetworks/0"),
+        ("relayMetrics.enabled=yes", "/relayMetrics/enabled"),
+        ("networkPolicy.relayNamespaces={Relays}", "/networkPolicy/relayNamespaces/0"),
     ];
     for (value, field) in cases {
         let done = server.helm(&["template", "it", CHART, KUBERNETES, "--set", value]);

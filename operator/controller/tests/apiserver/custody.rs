@@ -47,7 +47,7 @@ fn no_secret_that_the_pod_could_see_holds_the_master_key() {
         .iter()
         .filter_map(|secret| secret.metadata.name.clone())
         .collect();
-    assert_eq!(names, ["demo-identity", "demo-signing"]);
+    assert_eq!(names, ["demo-identity", "demo-signing", "demo-status"]);
     for secret in &secrets {
         for (name, file) in secret.data.iter().flatten() {
             assert!(

@@ -218,6 +218,17 @@ fn bad_manifests_are_refused_with_field_and_remedy() {
             "should be at least 1",
         ),
         (
+            json!({"metrics": {"from": ["10.0.0.0"]}}),
+            "spec.metrics.from",
+            "for example 10.0.0.0/8",
+        ),
+        (
+            json!({"metrics": {"from": ["fd00::/8"]}}),
+            "spec.metrics.from",
+            "write IPv4 networks",
+        ),
+        (json!({"metrics": {"port": 9035}}), "spec.metrics.port", "unknown field"),
+        (
             json!({"network": {"configMap": {}}}),
             "spec.network.configMap.name",
             "Required value",
@@ -264,6 +275,7 @@ fn good_manifests_are_taken() {
         json!({"network": {"configMap": {"name": "private", "key": "lines"}}}),
         json!({"role": "Guard", "paused": true, "state": "Stopped", "deletionPolicy": "Retain"}),
         json!({"role": "Exit"}),
+        json!({"metrics": {"enabled": true, "from": ["10.0.0.0/8", "203.0.113.7/32"]}}),
         json!({"role": "Exit", "exit": {"policy": ["accept *:80", "reject6 [2001:db8::]/32:1-1024"], "reduced": false, "ipv6": true}}),
         json!({"accounting": {"max": "10TB", "rule": "Sum", "start": {"every": "Week", "day": 7, "time": "23:59"}}}),
         json!({"pod": {

@@ -165,6 +165,7 @@ fn a_relay_gets_each_of_its_objects_once_in_a_namespace_of_restricted_pods() {
     for what in [
         "secret/demo-identity",
         "secret/demo-signing",
+        "secret/demo-status",
         "configmap/demo-torrc",
         "pvc/demo-data",
         "service/demo",

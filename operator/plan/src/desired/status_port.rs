@@ -11,21 +11,36 @@ use rand::CryptoRng;
 use relay_formats::facts::Facts;
 use sha2::{Digest as _, Sha256};
 
+use super::owned;
 use crate::pool::Place;
 
-/// Key in the torrc's ConfigMap, and the file's name in the pod. The token keeps strangers out and opens nothing that the
-/// network does not mostly know, so it lies beside the torrc.
+/// Key in the Secret with the token, and the file's name in the pod.
 pub const TOKEN_KEY: &str = "status-token";
 /// Key in the Secret with [`names::STATUS_KEY_SECRET`].
 const SECRET_KEY: &str = "key";
-const PORT: u16 = 9099;
+const STATUS_PORT: u16 = 9099;
+/// As in C tor's manual.
+const METRICS_PORT: u16 = 9035;
 
-/// C tor has none, and on a node's own network the relays of one node would be in each other's way.
+/// Where the relay tells its status; C tor does not. On a node's own network it is so far from the ORPort, as that differs
+/// from relay to relay there.
 #[must_use]
 pub fn status_port(relay: &Relay, or_port: u16, place: Option<&Place>) -> Option<u16> {
-    let own_network = place.is_none_or(|place| place.exposure != Exposure::HostNetwork);
-    let port = if or_port == PORT { PORT + 1 } else { PORT };
-    (relay.spec.engine == Engine::Builtin && own_network).then_some(port)
+    let port = beside(or_port, place, STATUS_PORT, 10_000);
+    (relay.spec.engine == Engine::Builtin).then_some(port)
+}
+
+/// Where the relay tells its metrics, if it should.
+#[must_use]
+pub fn metrics_port(or_port: u16, place: Option<&Place>) -> u16 {
+    beside(or_port, place, METRICS_PORT, 20_000)
+}
+
+fn beside(or_port: u16, place: Option<&Place>, usual: u16, far: u16) -> u16 {
+    if place.is_some_and(|place| place.exposure == Exposure::HostNetwork) {
+        return or_port.checked_add(far).unwrap_or_else(|| or_port.saturating_sub(far));
+    }
+    if or_port == usual { usual + 1 } else { usual }
 }
 
 /// What one who asks this relay must show: nobody can tell it from another relay's.
@@ -34,6 +49,26 @@ pub fn status_token(key: &[u8; 32], relay: &Relay) -> String {
     let name = format!("{}/{}", relay.namespace().unwrap_or_default(), relay.name_any());
     let inner = Sha256::new().chain_update(key).chain_update(name).finalize();
     hex::encode(Sha256::new().chain_update(key).chain_update(inner).finalize())
+}
+
+/// What the Secret's annotation says of the token in it, so that nobody need read the Secret to know whether it is the right one.
+#[must_use]
+pub fn token_hash(key: &[u8; 32], relay: &Relay) -> String {
+    hex::encode(Sha256::digest(status_token(key, relay)))
+}
+
+/// The Secret with the relay's token, for its pod alone. It goes with the Relay, for it can be made again.
+#[must_use]
+pub fn token_secret(key: &[u8; 32], relay: &Relay) -> Secret {
+    let token = ByteString(status_token(key, relay).into_bytes());
+    let mut metadata = owned(relay, names::status_secret(&relay.name_any()));
+    metadata.annotations = Some([(names::ANNOTATION_TOKEN_HASH.to_owned(), token_hash(key, relay))].into());
+    Secret {
+        metadata,
+        type_: Some(names::SECRET_TYPE_STATUS.to_owned()),
+        data: Some([(TOKEN_KEY.to_owned(), token)].into()),
+        ..Default::default()
+    }
 }
 
 /// The Secret with the key of all tokens, freshly drawn.

@@ -17,21 +17,14 @@ pub const TORRC_KEY: &str = "torrc";
 /// How long a stopping relay lets its circuits end; the pod's grace period is longer.
 pub const SHUTDOWN_WAIT_SECONDS: i64 = 20;
 
-/// The ConfigMap.
+/// The ConfigMap. `token` is for a pod of an earlier operator, which looks for it here.
 #[must_use]
-pub fn torrc(relay: &Relay, accepted: &Accepted) -> ConfigMap {
+pub fn torrc(relay: &Relay, accepted: &Accepted, token: Option<String>) -> ConfigMap {
+    let text = (TORRC_KEY.to_owned(), torrc_text(relay, accepted));
+    let token = token.map(|token| (TOKEN_KEY.to_owned(), token));
     ConfigMap {
         metadata: owned(relay, names::torrc_config_map(&relay.name_any())),
-        data: Some(
-            std::iter::once((TORRC_KEY.to_owned(), torrc_text(relay, accepted)))
-                .chain(
-                    accepted
-                        .status
-                        .iter()
-                        .map(|(_, token)| (TOKEN_KEY.to_owned(), token.clone())),
-                )
-                .collect(),
-        ),
+        data: Some(std::iter::once(text).chain(token).collect()),
         ..Default::default()
     }
 }
@@ -74,9 +67,21 @@ pub fn torrc_text(relay: &Relay, accepted: &Accepted) -> String {
             line("SigningKeyLifetime", &format_args!("{} days", lifetime.count()));
         }
     }
-    if let Some((port, _)) = &accepted.status {
-        line("StatusPort", &format_args!("0.0.0.0:{port}"));
+    // On a node's own network the command line says these ports, for there they stand on one address alone.
+    let everywhere = !accepted.is_on_host_network();
+    if let Some(port) = accepted.status {
+        if everywhere {
+            line("StatusPort", &format_args!("0.0.0.0:{port}"));
+        }
         line("StatusTokenFile", &format_args!("{}/{TOKEN_KEY}", pod::CONFIG_DIR));
+    }
+    if let Some(metrics) = &accepted.metrics {
+        if everywhere {
+            line("MetricsPort", &format_args!("0.0.0.0:{}", metrics.port));
+        }
+        for network in &metrics.from {
+            line("MetricsPortPolicy", &format_args!("accept {network}"));
+        }
     }
     if let Some(rates) = accepted.bandwidth {
         // Where a Service rewrites source addresses every client looks private, and an uncounted rate would bind nobody.

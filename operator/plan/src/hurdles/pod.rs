@@ -41,7 +41,9 @@ pub(crate) fn age(view: &View<'_>, pod: &Pod) -> Age {
         return Age::Replaceable;
     }
     // Nobody knows what the pod should be: it stays.
-    if view.pod_hash.is_none() || annotation(&pod.metadata, names::ANNOTATION_POD_HASH) == view.pod_hash {
+    let made_from = annotation(&pod.metadata, names::ANNOTATION_POD_HASH);
+    let known = made_from == view.pod_hash || made_from.is_some_and(|hash| view.earlier_hash.as_deref() == Some(hash));
+    if view.pod_hash.is_none() || known {
         return Age::Current;
     }
     let turn = annotation(&relay.metadata, names::ANNOTATION_TURN);

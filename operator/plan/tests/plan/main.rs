@@ -8,5 +8,6 @@ mod family;
 mod life;
 mod objects;
 mod pool;
+mod ports;
 mod sets;
 mod world;

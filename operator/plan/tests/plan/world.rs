@@ -48,6 +48,7 @@ impl World {
             custody: Seen::Absent,
             identity: Seen::Absent,
             signing: Seen::Absent,
+            token: Seen::Absent,
             torrc: Seen::Absent,
             claim: Seen::Absent,
             service: Seen::Absent,
@@ -60,6 +61,7 @@ impl World {
             pull_policy: None,
             cluster_networks: vec!["198.18.0.0/16".into(), "fd00::/8".into()],
             status_key: None,
+            relay_metrics: false,
         };
         Self {
             seen,
@@ -136,6 +138,12 @@ impl World {
                 let secret = desired::signing::new_signing(&self.seen.relay, &keeper, &identity, now, &mut dice);
                 let secret = secret.unwrap();
                 self.seen.signing = Seen::Ours(metadata_of(&secret));
+                self.pods_secrets.push(secret);
+            }
+            Step::ApplyToken => {
+                let key = self.settings.status_key.unwrap();
+                let secret = desired::status_port::token_secret(&key, &self.seen.relay);
+                self.seen.token = Seen::Ours(metadata_of(&secret));
                 self.pods_secrets.push(secret);
             }
             Step::ApplyTorrc(torrc) => self.seen.torrc = Seen::Ours(*torrc),
