@@ -43,7 +43,9 @@ pub(crate) async fn tell_step(cluster: &Cluster, relay: &Relay, step: &Step) {
             "deleted the relay's volume claim, as confirmed".to_owned(),
         )),
         Step::DeleteIdentity { .. } => Some(("IdentityDeleted", "deleted the relay's keys, as confirmed".to_owned())),
-        Step::CreatePodsPart | Step::ApplyToken | Step::ApplyTorrc(_) | Step::ApplyService(_) | Step::HoldRelay(_) => None,
+        Step::CreatePodsPart | Step::ApplyToken | Step::ApplyTorrc(_) | Step::ApplyService(_) | Step::HoldRelay(_) => {
+            None
+        }
     };
     if let Some((reason, note)) = told {
         publish(cluster, relay, EventType::Normal, reason, note).await;

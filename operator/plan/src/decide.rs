@@ -158,7 +158,10 @@ fn steps(view: &View<'_>, next_pod: Option<&Pod>, settings: &Settings, now: &Tim
 /// A token of another key is none that the operator can show.
 fn token_step(seen: &Observed, key: Option<&[u8; 32]>) -> Option<Step> {
     let wanted = token_hash(key?, &seen.relay);
-    let found = seen.token.ours().and_then(|secret| annotation(&secret.metadata, names::ANNOTATION_TOKEN_HASH));
+    let found = seen
+        .token
+        .ours()
+        .and_then(|secret| annotation(&secret.metadata, names::ANNOTATION_TOKEN_HASH));
     (found != Some(&wanted)).then_some(Step::ApplyToken)
 }
 

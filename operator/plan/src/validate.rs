@@ -319,11 +319,23 @@ fn metrics(relay: &Relay, or_port: u16, place: Option<&Place>, settings: &Settin
         return None;
     }
     // The relay listens on an IPv4 address.
-    let of_the_cluster = settings.cluster_networks.iter().filter(|network| !network.contains(':'));
-    let usual = || PRIVATE_NETWORKS.into_iter().map(str::to_owned).chain(of_the_cluster.cloned());
+    let of_the_cluster = settings
+        .cluster_networks
+        .iter()
+        .filter(|network| !network.contains(':'));
+    let usual = || {
+        PRIVATE_NETWORKS
+            .into_iter()
+            .map(str::to_owned)
+            .chain(of_the_cluster.cloned())
+    };
     Some(MetricsPort {
         port: metrics_port(or_port, place),
-        from: if asked.from.is_empty() { usual().collect() } else { asked.from },
+        from: if asked.from.is_empty() {
+            usual().collect()
+        } else {
+            asked.from
+        },
     })
 }
 

@@ -85,7 +85,10 @@ fn wrong_values_are_named() {
         ("extraObjects=x", "/extraObjects"),
         ("clusterNetworks={10.0.0.0}", "/clusterNetworks/0"),
         ("relayMetrics.enabled=yes", "/relayMetrics/enabled"),
-        ("networkPolicy.relayNamespaces={Relays}", "/networkPolicy/relayNamespaces/0"),
+        (
+            "networkPolicy.relayNamespaces={Relays}",
+            "/networkPolicy/relayNamespaces/0",
+        ),
     ];
     for (value, field) in cases {
         let done = server.helm(&["template", "it", CHART, KUBERNETES, "--set", value]);

@@ -50,8 +50,18 @@ fn flags_and_weight_stand_in_the_relay_as_its_process_tells_them() {
     scene.runs_on("demo", "facts-1");
     assert_eq!(scene.await_reason("InConsensus", "NotAsked")["status"], "Unknown");
     let torrc = scene.get("configmap/demo-torrc").unwrap();
-    assert_eq!(torrc["data"].as_object().unwrap().len(), 1, "whoever reads ConfigMaps must not read the token");
-    let token = scene.kubectl(&["get", "secret", "demo-status", "-o", "go-template={{index .data \"status-token\" | base64decode}}"]);
+    assert_eq!(
+        torrc["data"].as_object().unwrap().len(),
+        1,
+        "whoever reads ConfigMaps must not read the token"
+    );
+    let token = scene.kubectl(&[
+        "get",
+        "secret",
+        "demo-status",
+        "-o",
+        "go-template={{index .data \"status-token\" | base64decode}}",
+    ]);
     assert!(
         torrc["data"]["torrc"]
             .as_str()

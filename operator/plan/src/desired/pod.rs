@@ -88,7 +88,9 @@ pub fn earlier_hash(pod: &Pod, relay: &Relay, accepted: &Accepted) -> Option<Str
 #[must_use]
 pub fn reads_token_beside_torrc(pod: &Pod) -> bool {
     let volumes = pod.spec.iter().filter_map(|spec| spec.volumes.as_ref()).flatten();
-    let mut items = volumes.filter_map(|volume| volume.config_map.as_ref()?.items.as_ref()).flatten();
+    let mut items = volumes
+        .filter_map(|volume| volume.config_map.as_ref()?.items.as_ref())
+        .flatten();
     items.any(|item| item.key == TOKEN_KEY)
 }
 
@@ -184,7 +186,10 @@ fn relay_container(relay: &Relay, accepted: &Accepted, settings: &Settings) -> C
             ("--MetricsPort", accepted.metrics.as_ref().map(|metrics| metrics.port)),
         ];
         for (option, port) in ports {
-            args.extend(port.into_iter().flat_map(|port| [option.to_owned(), format!("$(POD_IP):{port}")]));
+            args.extend(
+                port.into_iter()
+                    .flat_map(|port| [option.to_owned(), format!("$(POD_IP):{port}")]),
+            );
         }
     }
     let mut container = Container {
@@ -216,12 +221,21 @@ fn ports(accepted: &Accepted) -> Vec<ContainerPort> {
         ..Default::default()
     };
     let status = accepted.status.map(|number| port(probes::STATUS_PORT_NAME, number));
-    let metrics = accepted.metrics.as_ref().map(|metrics| port(METRICS_PORT_NAME, metrics.port));
-    std::iter::once(port(OR_PORT_NAME, accepted.or_port)).chain(status).chain(metrics).collect()
+    let metrics = accepted
+        .metrics
+        .as_ref()
+        .map(|metrics| port(METRICS_PORT_NAME, metrics.port));
+    std::iter::once(port(OR_PORT_NAME, accepted.or_port))
+        .chain(status)
+        .chain(metrics)
+        .collect()
 }
 
 fn relay_mounts(relay: &Relay) -> Vec<VolumeMount> {
-    let mut mounts = vec![mount("data", VOLUME_ROOT, false), mount(CONFIG_VOLUME, CONFIG_DIR, true)];
+    let mut mounts = vec![
+        mount("data", VOLUME_ROOT, false),
+        mount(CONFIG_VOLUME, CONFIG_DIR, true),
+    ];
     if custody_of(relay) == Custody::Operator {
         mounts.push(mount("signing", SIGNING_DIR, true));
     }

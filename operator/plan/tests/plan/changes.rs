@@ -228,16 +228,28 @@ fn the_next_operator_replaces_no_pod() {
     let mut world = World::plain();
     world.settings.status_key = Some([7; 32]);
     world.settle();
-    assert_eq!(pod_hash(&mut world), "4182b2b129111157f595cb1639c43d6acb372d2341e1293b28d5bd473f6e292c");
+    assert_eq!(
+        pod_hash(&mut world),
+        "4182b2b129111157f595cb1639c43d6acb372d2341e1293b28d5bd473f6e292c"
+    );
 }
 
 /// The pod as the operator of before 2026-11-22 made it, with the hash that it wrote; its token stood beside the torrc.
 #[test]
 fn a_pod_of_an_operator_that_hashed_pods_runs_on_and_finds_its_token() {
     let before = [
-        (json!({}), "520fd0303a09b49b8b578e2bb6674f86d543635e143737b23fafc6a709b26f7e"),
-        (json!({"family": {"name": "oaks"}, "pod": {"labels": {"a": "b"}}}), "5fad8c49a790e042040b0be050567be9f721c48aad0139ed7d0d29191198b24c"),
-        (json!({"engine": "Tor", "image": {"reference": "tor:1"}}), "a312a4de10af994de4ad2434215d1cf6893a49b3bc9965a35aefce7a024711b9"),
+        (
+            json!({}),
+            "520fd0303a09b49b8b578e2bb6674f86d543635e143737b23fafc6a709b26f7e",
+        ),
+        (
+            json!({"family": {"name": "oaks"}, "pod": {"labels": {"a": "b"}}}),
+            "5fad8c49a790e042040b0be050567be9f721c48aad0139ed7d0d29191198b24c",
+        ),
+        (
+            json!({"engine": "Tor", "image": {"reference": "tor:1"}}),
+            "a312a4de10af994de4ad2434215d1cf6893a49b3bc9965a35aefce7a024711b9",
+        ),
     ];
     for (fields, hash) in before {
         let mut world = World::with(fields.clone());
@@ -250,18 +262,39 @@ fn a_pod_of_an_operator_that_hashed_pods_runs_on_and_finds_its_token() {
         let builtin = fields["engine"] != "Tor";
         let uid = world.pod().metadata.uid.clone();
         let pod = world.pod();
-        pod.metadata.annotations.as_mut().unwrap().insert("relayfleet.io/pod-hash".into(), hash.into());
+        pod.metadata
+            .annotations
+            .as_mut()
+            .unwrap()
+            .insert("relayfleet.io/pod-hash".into(), hash.into());
         let config = json!({"name": "config", "configMap": {"name": "demo-torrc", "items": [
             {"key": "torrc", "path": "torrc"}, {"key": "status-token", "path": "status-token"}]}});
         if builtin {
             let volumes = pod.spec.as_mut().unwrap().volumes.as_mut().unwrap();
-            volumes.iter_mut().filter(|volume| volume.name == "config").for_each(|volume| {
-                *volume = serde_json::from_value(config.clone()).unwrap();
-            });
+            volumes
+                .iter_mut()
+                .filter(|volume| volume.name == "config")
+                .for_each(|volume| {
+                    *volume = serde_json::from_value(config.clone()).unwrap();
+                });
         }
         world.settle();
-        assert_eq!((world.pod().metadata.uid.clone(), world.condition("Updated").0), (uid, "True".to_owned()), "{fields}");
-        let has_token = |world: &World| world.seen.torrc.ours().unwrap().data.as_ref().unwrap().contains_key("status-token");
+        assert_eq!(
+            (world.pod().metadata.uid.clone(), world.condition("Updated").0),
+            (uid, "True".to_owned()),
+            "{fields}"
+        );
+        let has_token = |world: &World| {
+            world
+                .seen
+                .torrc
+                .ours()
+                .unwrap()
+                .data
+                .as_ref()
+                .unwrap()
+                .contains_key("status-token")
+        };
         assert_eq!(has_token(&world), builtin, "it would not start again without it");
 
         // With the next change it goes, and the token with it.

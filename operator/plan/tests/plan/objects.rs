@@ -71,10 +71,21 @@ fn our_relay_takes_every_line_of_the_torrc() {
     let (folder, key) = (file.parent().unwrap(), file.file_name().unwrap().to_str().unwrap());
     assert_eq!(folder, std::path::Path::new("/etc/relayfleet/config"));
     let data = world.seen.torrc.ours().unwrap().data.clone().unwrap();
-    assert_eq!(data.keys().collect::<Vec<_>>(), ["torrc"], "whoever reads ConfigMaps must not read the token");
-    let secrets = world.pods_secrets.iter().filter_map(|secret| secret.data.as_ref()?.get(key));
-    let tokens: Vec<String> = secrets.map(|token| String::from_utf8(token.0.clone()).unwrap()).collect();
-    let [token] = &*tokens else { panic!("{} tokens", tokens.len()) };
+    assert_eq!(
+        data.keys().collect::<Vec<_>>(),
+        ["torrc"],
+        "whoever reads ConfigMaps must not read the token"
+    );
+    let secrets = world
+        .pods_secrets
+        .iter()
+        .filter_map(|secret| secret.data.as_ref()?.get(key));
+    let tokens: Vec<String> = secrets
+        .map(|token| String::from_utf8(token.0.clone()).unwrap())
+        .collect();
+    let [token] = &*tokens else {
+        panic!("{} tokens", tokens.len())
+    };
     assert_eq!(token.len(), 64);
     world.seen.relay.metadata.name = Some("other".into());
     let other = operator_plan::desired::status_port::status_token(&[7; 32], &world.seen.relay);

@@ -32,7 +32,9 @@ fn path(probe: Option<&Probe>) -> Option<(String, String)> {
 /// The ports of a container by name.
 fn ports(container: &Container) -> Vec<(String, i32, Option<i32>)> {
     let ports = container.ports.iter().flatten();
-    ports.map(|port| (port.name.clone().unwrap(), port.container_port, port.host_port)).collect()
+    ports
+        .map(|port| (port.name.clone().unwrap(), port.container_port, port.host_port))
+        .collect()
 }
 
 #[test]
@@ -45,7 +47,10 @@ fn the_kubelet_asks_the_relay_itself_and_gives_it_time_to_start() {
     assert_eq!(path(relay.readiness_probe.as_ref()), at("/readyz"));
     let start = relay.startup_probe.unwrap();
     assert!(start.period_seconds.unwrap() * start.failure_threshold.unwrap() >= 300);
-    assert!(relay.liveness_probe.unwrap().timeout_seconds.unwrap() > 5, "/livez itself takes five seconds");
+    assert!(
+        relay.liveness_probe.unwrap().timeout_seconds.unwrap() > 5,
+        "/livez itself takes five seconds"
+    );
 }
 
 /// C tor has no status port, and closes its ORPort while it sleeps by its quota.
@@ -73,7 +78,9 @@ fn the_token_is_made_once_and_again_only_for_another_key() {
     let mut world = with_status_port(json!({}));
     let told = |world: &World| {
         let secrets = world.pods_secrets.iter();
-        secrets.filter(|secret| secret.metadata.name.as_deref() == Some("demo-status")).count()
+        secrets
+            .filter(|secret| secret.metadata.name.as_deref() == Some("demo-status"))
+            .count()
     };
     assert_eq!(told(&world), 1);
     world.pod_listens();
@@ -101,7 +108,10 @@ fn metrics_are_told_to_private_networks_and_only_where_somebody_wants_them() {
     for (default, fields) in [
         (true, json!({})),
         (false, json!({"metrics": {"enabled": true}})),
-        (false, json!({"metrics": {"enabled": true}, "engine": "Tor", "image": {"reference": "tor:1"}})),
+        (
+            false,
+            json!({"metrics": {"enabled": true}, "engine": "Tor", "image": {"reference": "tor:1"}}),
+        ),
     ] {
         let mut world = World::with(fields);
         world.settings.relay_metrics = default;
@@ -112,18 +122,27 @@ fn metrics_are_told_to_private_networks_and_only_where_somebody_wants_them() {
         assert_eq!(read.metrics_ports.len(), 1);
         let text = torrc(&world);
         for network in ["10.0.0.0/8", "192.168.0.0/16", "198.18.0.0/16"] {
-            assert!(text.contains(&format!("MetricsPortPolicy accept {network}\n")), "{text}");
+            assert!(
+                text.contains(&format!("MetricsPortPolicy accept {network}\n")),
+                "{text}"
+            );
         }
     }
 
     let mut world = World::with(json!({"metrics": {"enabled": true, "from": ["203.0.113.0/24"]}}));
     world.settle();
-    let policies = torrc(&world).lines().filter(|line| line.starts_with("MetricsPortPolicy")).count();
+    let policies = torrc(&world)
+        .lines()
+        .filter(|line| line.starts_with("MetricsPortPolicy"))
+        .count();
     assert_eq!(policies, 1);
     // Who may read is taken up; the port itself asks for another pod.
     let pod = world.pod().metadata.annotations.clone().unwrap()["relayfleet.io/pod-hash"].clone();
     world.seen.relay.spec.metrics.as_mut().unwrap().from = vec!["203.0.113.0/25".into()];
-    assert_eq!(format!("{:?}", world.plan().steps.last().unwrap()).split(' ').next(), Some("TouchPod"));
+    assert_eq!(
+        format!("{:?}", world.plan().steps.last().unwrap()).split(' ').next(),
+        Some("TouchPod")
+    );
     world.settings.relay_metrics = true;
     world.seen.relay.spec.metrics.as_mut().unwrap().enabled = Some(false);
     assert_ne!(pod, "");
@@ -141,7 +160,10 @@ fn relays_on_one_nodes_network_are_not_in_each_others_way() {
             "status": {"allocations": [{"namespace": "tor", "relay": "demo", "ipv4": "203.0.113.7", "port": port}]},
         });
         let pool = Box::new(serde_json::from_value(pool).unwrap());
-        world.seen.pool = PoolSeen::There { pool, pod_security: Some("privileged".into()) };
+        world.seen.pool = PoolSeen::There {
+            pool,
+            pod_security: Some("privileged".into()),
+        };
         world.settle();
         world
     };
@@ -165,7 +187,11 @@ fn relays_on_one_nodes_network_are_not_in_each_others_way() {
     assert_eq!(world.pod().spec.clone().unwrap().dns_policy.as_deref(), Some("Default"));
     let mut other = on_host(9002);
     let (other, first) = (ports(&container(&mut other)), ports(&container(&mut world)));
-    assert!(other.iter().all(|(_, port, _)| first.iter().all(|(_, taken, _)| port != taken)));
+    assert!(
+        other
+            .iter()
+            .all(|(_, port, _)| first.iter().all(|(_, taken, _)| port != taken))
+    );
     let far = Place {
         exposure: operator_api::Exposure::HostNetwork,
         address: serde_json::from_value(json!({"ipv4": "203.0.113.7"})).unwrap(),

@@ -165,4 +165,3 @@ pub(super) fn item(name: &str) -> KeyToPath {
         mode: None,
     }
 }
-
