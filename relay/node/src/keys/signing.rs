@@ -65,14 +65,15 @@ fn a_day_after(last: &Mutex<Option<SystemTime>>, now: SystemTime) -> bool {
     true
 }
 
-/// Of two good signing keys the one that lasts longer: a key that was put in place is not given up for an older one.
+/// Of two good signing keys the one that lasts longer: a key that was put in place is not given up for an older one. Ends are
+/// told in full hours: of two that end together the one on disk is meant.
 pub(super) fn keep_the_better(fresh: &mut Keys, held: &Keys, now: SystemTime) {
     let (new, old) = (fresh.signing_cert.expires(), held.signing_cert.expires());
-    if fresh.signing.public() != held.signing.public() && new <= old && old > now {
+    if fresh.signing.public() != held.signing.public() && new < old && old > now {
         static LAST: Mutex<Option<SystemTime>> = Mutex::new(None);
         if a_day_after(&LAST, now) {
             tracing::warn!(
-                "The signing key on disk ends no later than the one in use ({} and {}). Going on with the one in use.",
+                "The signing key on disk ends earlier than the one in use ({} and {}). Going on with the one in use.",
                 time_text::format(new),
                 time_text::format(old)
             );
