@@ -69,7 +69,10 @@ fn a_pod_deleted_by_force_behind_a_broken_network_has_no_successor_until_a_perso
     let said = scene.await_reason("Fenced", "NodeSilent");
     assert_eq!(said["status"], "Unknown");
     let told = scene.kubectl(&["describe", "relay", "demo"]);
-    let remedy = format!("kubectl annotate pod demo relayfleet.io/confirm-fenced={old}");
+    let remedy = format!(
+        "kubectl -n {} annotate pod demo relayfleet.io/confirm-fenced={old}",
+        scene.namespace
+    );
     assert!(told.contains(&remedy), "{told}");
     let confirm = |uid: &str| {
         let said = format!("relayfleet.io/confirm-fenced={uid}");

@@ -108,7 +108,8 @@ fn not_proven(view: &View<'_>, pod: &Pod) -> Hurdle {
             format!("the old pod (on {node}) is stopping; the next is made when it has ended"),
         );
     }
-    let (name, uid) = (
+    let (namespace, name, uid) = (
+        pod.metadata.namespace.as_deref().unwrap_or_default(),
         pod.metadata.name.as_deref().unwrap_or_default(),
         pod.metadata.uid.as_deref().unwrap_or_default(),
     );
@@ -117,8 +118,8 @@ fn not_proven(view: &View<'_>, pod: &Pod) -> Hurdle {
         format!(
             "node {node} does not say whether the old pod has ended, so it may run on, and no second one is started. Bring the \
              node back. Or, only when the machine is certainly off: delete the Node object, taint it \
-             node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, or confirm it for this pod alone with: kubectl annotate \
-             pod {name} {}={uid}",
+             node.kubernetes.io/out-of-service=nodeshutdown:NoExecute, or confirm it for this pod alone with: kubectl -n \
+             {namespace} annotate pod {name} {}={uid}",
             names::ANNOTATION_CONFIRM_FENCED
         ),
     )
