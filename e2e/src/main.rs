@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use e2e::suite::Layer;
+use e2e::suite::stories::Form;
 use e2e::{bench, cluster, demo, fuzz, image, interrupt, programs, say, snapshot, story, suite, tornet};
 
 /// Real processes on this machine: a cluster, a private Tor network, and the stories told on them.
@@ -58,6 +59,14 @@ enum Story {
     Carry(story::carry::Carried),
     /// An onion service of C tor's whose introduction points, rendezvous points and directories are all ours.
     Onion(story::onion::Onions),
+    /// One of the stories that are told on the demo, on the one that is up.
+    Demo {
+        /// Its name, as in `e2e/test e2e NAME`.
+        name: String,
+        /// All of it, not only what every run of all tests has time for.
+        #[arg(long)]
+        long: bool,
+    },
     /// Mixed load for as long as asked for, with neighbours that are killed: memory stays, and nothing is left open.
     Endure(story::endure::Endured),
 }
@@ -122,6 +131,10 @@ fn run(what: What) -> Result<()> {
         What::Story(Story::Endure(endured)) => story::endure::tell(&endured)?,
         What::Story(Story::Bootstrap(bootstrap)) => story::bootstrap::tell(&bootstrap)?,
         What::Story(Story::Carry(carried)) => story::carry::tell(&carried)?,
+        What::Story(Story::Demo { name, long }) => {
+            let form = if long { Form::Long } else { Form::Short };
+            suite::stories::tell(&name, form)?;
+        }
         What::Bench(arguments) => bench::run(arguments)?,
         What::Fuzz(arguments) => fuzz::run(&arguments)?,
         What::Snapshot => say::plain(snapshot::take()?.to_string()),

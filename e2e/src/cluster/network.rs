@@ -19,6 +19,9 @@ pub const NODES_MAX: u8 = 16;
 /// Where services live.
 pub const SERVICES: &str = "198.19.0.0/17";
 
+/// Where nodes and the machine's ends of their cables are.
+pub const CABLES: &str = "198.19.255.0/24";
+
 /// The API server's own service address.
 pub const KUBERNETES_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 1);
 
@@ -117,6 +120,11 @@ fn named(folder: &str, prefix: &str) -> Vec<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
     names.filter(|name| name.starts_with(prefix)).collect()
+}
+
+/// Whether node N's cable is there.
+pub fn is_laid(node: u8) -> bool {
+    Path::new("/run/netns").join(namespace(node)).exists() && links().contains(&link(node))
 }
 
 /// Lays node N's cable.

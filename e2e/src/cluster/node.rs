@@ -49,7 +49,8 @@ impl Node<'_> {
     /// A program is missing, ends at once or does not answer; the error names its log.
     pub fn start(&self, programs: &Path) -> Result<()> {
         let (state, number) = (&self.places.state, self.number);
-        if number > 1 {
+        // Its cable is there if it was switched off before.
+        if number > 1 && !network::is_laid(number) {
             network::make(number)?;
         }
         cgroup::make(&format!("{CGROUP}{number}"))?;

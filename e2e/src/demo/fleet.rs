@@ -20,6 +20,7 @@ pub const PATIENCE: Duration = Duration::from_secs(180);
 pub const EXAMPLE: &str = "docs/examples/fleet.yaml";
 
 /// The relays of [`EXAMPLE`] in a cluster.
+#[derive(Clone)]
 pub struct Fleet {
     cluster: Cluster,
 }

@@ -102,8 +102,9 @@ impl Release {
     #[must_use]
     pub fn in_cluster(self, cluster: &Cluster) -> Self {
         let pods = (1..=cluster.nodes.max(NODES_KNOWN)).map(network::pods);
+        let others = [network::SERVICES, network::CABLES].map(str::to_owned);
         Self {
-            cluster_networks: pods.chain([network::SERVICES.to_owned()]).collect(),
+            cluster_networks: pods.chain(others).collect(),
             ..self
         }
     }
@@ -139,6 +140,10 @@ pub fn install(tools: &Tools, release: &Release) -> Result<()> {
             &mut helm,
             format!("clusterNetworks={{{}}}", release.cluster_networks.join(",")),
         );
+    }
+    // Read from the machine itself, through the cable of a node.
+    if !release.cluster_networks.is_empty() {
+        helm.args(["--set", "relayMetrics.enabled=true"]);
     }
     // They were put there, and no registry has them.
     set(&mut helm, "images.pullPolicy=Never".to_owned());

@@ -4,7 +4,7 @@
 
 mod apiserver;
 mod cargo;
-mod stories;
+pub mod stories;
 mod unit;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};

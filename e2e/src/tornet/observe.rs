@@ -113,10 +113,15 @@ pub(crate) fn scrape(address: SocketAddr) -> anyhow::Result<String> {
 
 /// A page by HTTP. C tor leaves the connection open, so the length it names decides.
 pub(crate) fn page(address: SocketAddr, path: &str) -> anyhow::Result<String> {
+    page_for(address, path, "")
+}
+
+/// The same with further headers, each with its line's end.
+pub(crate) fn page_for(address: SocketAddr, path: &str, headers: &str) -> anyhow::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
         .with_context(|| format!("nothing answers at {address}"))?;
     stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: tornet\r\n\r\n").as_bytes())?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: tornet\r\n{headers}\r\n").as_bytes())?;
     let mut answer = Vec::new();
     let mut buffer = [0; 1 << 14];
     loop {

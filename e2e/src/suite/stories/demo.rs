@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, ensure};
 
+use super::Form;
 use crate::cluster;
 use crate::command::{command, last_words_of};
 use crate::demo::Demo;
@@ -32,6 +33,11 @@ pub(super) fn runs_to_its_end() -> Result<Demo> {
     for part in ["Nodes", "Pods", "Relays", "Running", "family", "sha256", "KUBECONFIG="] {
         ensure!(said.contains(part), "the demo shows no {part}; see {}", log.display());
     }
+    running()
+}
+
+/// The demo that is up.
+pub(super) fn running() -> Result<Demo> {
     let cluster = cluster::running()?;
     let fleet = Fleet::of(&cluster);
     Ok(Demo {
@@ -64,7 +70,7 @@ pub(super) fn killed_three_times() -> Result<()> {
 }
 
 /// The cluster is the same one, its pods are the same pods.
-pub(super) fn a_second_run_changes_nothing(demo: &Demo) -> Result<()> {
+pub(super) fn a_second_run_changes_nothing(demo: &Demo, _: Form) -> Result<()> {
     let uids = || -> Result<Vec<String>> {
         let all = demo.cluster.kubectl([
             "get",

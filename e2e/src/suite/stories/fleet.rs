@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use super::Form;
 use super::audit::Audit;
 use crate::command::await_yes;
 use crate::demo::fleet::{NAMESPACE, PATIENCE};
@@ -16,7 +17,7 @@ use crate::say;
 const FETCH_BYTES: u64 = 5_000_000;
 
 /// The namespace enforces it; a pod that ran there passed.
-pub(super) fn pods_are_restricted(demo: &Demo) -> Result<()> {
+pub(super) fn pods_are_restricted(demo: &Demo, _: Form) -> Result<()> {
     let level = "jsonpath={.metadata.labels.pod-security\\.kubernetes\\.io/enforce}";
     let enforced = demo.cluster.kubectl(["get", "namespace", NAMESPACE, "-o", level])?;
     ensure!(
@@ -31,7 +32,7 @@ pub(super) fn pods_are_restricted(demo: &Demo) -> Result<()> {
 }
 
 /// Same fingerprint, back in the consensus at its new address, and bytes go through it.
-pub(super) fn a_deleted_pod_is_the_same_relay_again(demo: &Demo) -> Result<()> {
+pub(super) fn a_deleted_pod_is_the_same_relay_again(demo: &Demo, _: Form) -> Result<()> {
     let before = demo.fleet.relays()?;
     let victim = before.first().context("no relay")?;
     let old = pod_uid(demo, &victim.pod)?;
@@ -66,12 +67,24 @@ pub(super) fn a_deleted_pod_is_the_same_relay_again(demo: &Demo) -> Result<()> {
 }
 
 /// The API server's audit log tells who wrote what.
-pub(super) fn a_restarted_operator_writes_nothing(demo: &Demo) -> Result<()> {
+pub(super) fn a_restarted_operator_writes_nothing(demo: &Demo, _: Form) -> Result<()> {
     let before = state_of_all(demo)?;
     let audit = Audit::now(demo)?;
     let old = operator_pod(demo)?;
     demo.cluster
         .kubectl(["-n", operator::NAMESPACE, "delete", "pod", &old])?;
+    await_leader(demo, &old)?;
+    // Nothing tells that nothing more will come: this is how long it may take to think of something.
+    std::thread::sleep(Duration::from_secs(20));
+    let writes = audit.writes()?;
+    ensure!(writes.is_empty(), "the operator wrote:\n  {}", writes.join("\n  "));
+    let after = state_of_all(demo)?;
+    ensure!(before == after, "changed: {before:#?}\nto: {after:#?}");
+    Ok(())
+}
+
+/// Waits until another pod than `old` is the operator that leads.
+pub(super) fn await_leader(demo: &Demo, old: &str) -> Result<()> {
     await_yes("a new operator", PATIENCE, || {
         operator_pod(demo).is_ok_and(|new| new != old && is_ready(demo, &new))
     })?;
@@ -88,19 +101,12 @@ pub(super) fn a_restarted_operator_writes_nothing(demo: &Demo) -> Result<()> {
         demo.cluster.kubectl(lease).unwrap_or_default()
     };
     await_yes("the new operator to hold the Lease", PATIENCE, || {
-        operator_pod(demo).is_ok_and(|new| holder().contains(&new))
-    })?;
-    // Nothing tells that nothing more will come: this is how long it may take to think of something.
-    std::thread::sleep(Duration::from_secs(20));
-    let writes = audit.writes()?;
-    ensure!(writes.is_empty(), "the operator wrote:\n  {}", writes.join("\n  "));
-    let after = state_of_all(demo)?;
-    ensure!(before == after, "changed: {before:#?}\nto: {after:#?}");
-    Ok(())
+        operator_pod(demo).is_ok_and(|new| new != old && holder().contains(&new))
+    })
 }
 
 /// All that the stories before made it ask for was within the rights that the chart gives.
-pub(super) fn nothing_was_forbidden(demo: &Demo) -> Result<()> {
+pub(super) fn nothing_was_forbidden(demo: &Demo, _: Form) -> Result<()> {
     let all = Audit::whole(demo).of_the_operator()?;
     ensure!(
         all.iter().any(|one| one.is_write()),
@@ -121,7 +127,7 @@ pub(super) fn nothing_was_forbidden(demo: &Demo) -> Result<()> {
 }
 
 /// Version of every object of the relays, and how often their containers were restarted.
-fn state_of_all(demo: &Demo) -> Result<BTreeMap<String, String>> {
+pub(super) fn state_of_all(demo: &Demo) -> Result<BTreeMap<String, String>> {
     let mut found = BTreeMap::new();
     for kind in [
         "relays",
@@ -151,7 +157,7 @@ fn pod_uid(demo: &Demo, pod: &str) -> Result<String> {
 }
 
 /// The one that runs and is not about to end.
-fn operator_pod(demo: &Demo) -> Result<String> {
+pub(super) fn operator_pod(demo: &Demo) -> Result<String> {
     let said = demo
         .cluster
         .kubectl(["-n", operator::NAMESPACE, "get", "pods", "-o", "json"])?;

@@ -2,12 +2,13 @@
 
 use anyhow::{Result, ensure};
 
+use super::Form;
 use crate::demo::Demo;
 use crate::image;
 use crate::programs::{cache, repository, target};
 
 /// The demo built them in the repository; here they are built from a copy in another folder.
-pub(super) fn same_digest_elsewhere(_: &Demo) -> Result<()> {
+pub(super) fn same_digest_elsewhere(_: &Demo, _: Form) -> Result<()> {
     let first = image::build_static(&repository())?;
     let first = image::make(&image::OURS, &first, &target().join("images/here"), image::VERSION)?;
     let second = image::build_elsewhere(&repository(), &cache().join("another/folder"), image::VERSION)?;

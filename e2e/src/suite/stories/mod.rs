@@ -1,9 +1,19 @@
 //! Stories told on the whole machine, in this order: each but the first and the last uses what the demo brought up.
 
 mod audit;
+mod cable;
 mod demo;
+mod facts;
 mod fleet;
+mod hot;
+mod identities;
 mod images;
+mod outage;
+mod renewal;
+mod scale;
+mod search;
+mod standing;
+mod upgrade;
 
 use anyhow::{Context, Result};
 
@@ -13,10 +23,19 @@ use crate::story::carry::{self, Carried, Position};
 use crate::tornet::Pin;
 use crate::{cluster, machine, say, snapshot};
 
-type Story = fn(&Demo) -> Result<()>;
+type Story = fn(&Demo, Form) -> Result<()>;
+
+/// How much of a story is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// What every run of all tests has time for.
+    Short,
+    /// All that was promised, by hand.
+    Long,
+}
 
 /// Stories on the running demo: a name to choose it by, its moral, and how it goes.
-const ON_THE_DEMO: [(&str, &str, Story); 6] = [
+const ON_THE_DEMO: [(&str, &str, Story); 12] = [
     (
         "strict",
         "our relays' pods run under the strictest Pod Security",
@@ -28,14 +47,44 @@ const ON_THE_DEMO: [(&str, &str, Story); 6] = [
         fleet::a_deleted_pod_is_the_same_relay_again,
     ),
     (
+        "scale",
+        "relays that were scaled away, or whose set was deleted, come back as themselves",
+        scale::scaled_relays_are_the_same,
+    ),
+    (
+        "hot",
+        "a new nickname, bandwidth, exit policy, contact and family key reach the running process",
+        hot::changes_reach_the_running_process,
+    ),
+    (
+        "renewal",
+        "a signing key is renewed while 100 MB run through the relay, and the master key is nowhere near it",
+        renewal::a_key_is_renewed_under_traffic,
+    ),
+    (
+        "outage",
+        "without an operator a relay runs on until its signing key ends",
+        outage::relays_outlive_their_operator,
+    ),
+    (
         "restart",
         "a restarted operator writes nothing and restarts nothing",
         fleet::a_restarted_operator_writes_nothing,
     ),
     (
+        "upgrade",
+        "an upgraded operator restarts no relay, and a fleet at rest is written to by nobody",
+        upgrade::an_upgrade_restarts_no_relay,
+    ),
+    (
         "again",
         "a second demo finds everything and changes nothing",
         demo::a_second_run_changes_nothing,
+    ),
+    (
+        "cable",
+        "a pod deleted, a process killed, a cable pulled: never two processes of one identity",
+        cable::never_two_of_one,
     ),
     (
         "forbidden",
@@ -106,10 +155,29 @@ fn on_the_demo(tally: &mut Tally, wanted: impl Fn(&str) -> bool) {
     for (name, moral, story) in ON_THE_DEMO {
         match &running {
             _ if !wanted(name) => {}
-            Some(demo) => drop(tally.check(moral, || one(story(demo)))),
+            Some(demo) => drop(tally.check(moral, || one(story(demo, Form::Short)))),
             None => tally.skip(moral, "there is no demo to tell it on"),
         }
     }
+}
+
+/// Tells one story on the demo that is up.
+///
+/// # Errors
+/// There is no such story, no demo is up, or the story does not hold.
+pub fn tell(name: &str, form: Form) -> Result<()> {
+    let found = ON_THE_DEMO.iter().find(|(called, ..)| *called == name);
+    let (_, moral, story) = found.with_context(|| {
+        let names: Vec<&str> = ON_THE_DEMO.iter().map(|(name, ..)| *name).collect();
+        format!(
+            "no story is told on the demo as {name:?}; there are: {}",
+            names.join(", ")
+        )
+    })?;
+    machine::root()?;
+    story(&demo::running()?, form)?;
+    say::step(format!("ok: {moral}"));
+    Ok(())
 }
 
 /// The short form: what `e2e story carry` tells twenty times with 100 MiB.
