@@ -1,5 +1,6 @@
 //! What fuzzing has learnt stays known: each input in `corpus/`, and changes of it drawn from fixed dice, hold on every
-//! machine that runs the tests. A search of its own is `e2e/fuzz`.
+//! machine that runs the tests. `RELAYFLEET_SEED` takes other dice, `RELAYFLEET_TIMES` so many times the changes. A search of
+//! its own is `e2e/fuzz`.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -60,8 +61,10 @@ fn replay(target: &Target) {
     for (file, input) in &inputs {
         held(target, input, || format!("the input {}", file.display()));
     }
-    let mut dice = ChaCha8Rng::seed_from_u64(5);
-    for number in 0..target.changes_replayed {
+    let asked = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    let mut dice = ChaCha8Rng::seed_from_u64(asked("RELAYFLEET_SEED").unwrap_or(5));
+    let times = asked("RELAYFLEET_TIMES").unwrap_or(1);
+    for number in 0..target.changes_replayed as u64 * times {
         let (_, one) = &inputs[dice.next_u32() as usize % inputs.len()];
         let (_, other) = &inputs[dice.next_u32() as usize % inputs.len()];
         let mut input = changed(one, other, &mut dice);
