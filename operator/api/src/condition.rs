@@ -1,6 +1,6 @@
 //! Types and reasons of conditions: the words by which a Relay says how it is.
 //!
-//! A type is a question with a positive answer; a reason is one CamelCase word for why; the message says what happened
+//! A type is a question with a positive answer, unless it says otherwise; a reason is one CamelCase word for why; the message says what happened
 //! and what to do about it.
 
 /// The operator's promise: the pod runs what the spec asks for, and the ORPort takes connections.
@@ -19,6 +19,10 @@ pub const SIGNING_KEY_FRESH: &str = "SigningKeyFresh";
 
 /// The Tor network lists the relay as running. The network's answer: `Ready` does not wait for it.
 pub const IN_CONSENSUS: &str = "InConsensus";
+/// The consensus lists the relay where it is not: another process publishes with its keys. True is bad.
+pub const IDENTITY_CONFLICT: &str = "IdentityConflict";
+/// The relay tells the network that it was overloaded in the last three days. True is bad.
+pub const OVERLOADED: &str = "Overloaded";
 /// Of a RelaySet: something is still to be done.
 pub const PROGRESSING: &str = "Progressing";
 

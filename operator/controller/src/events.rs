@@ -1,5 +1,7 @@
 //! Events: what `kubectl describe relay` tells of what the operator did and met. Told only when something changed.
 
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Resource as _;
 use kube::runtime::events::{Event, EventType};
 use operator_api::{Custody, Relay, RelayStatus, condition, names};
@@ -52,33 +54,49 @@ pub(crate) async fn tell_step(cluster: &Cluster, relay: &Relay, step: &Step) {
     }
 }
 
-/// After a status was written: if the reason for Ready is another than before.
+/// After a status was written: if the reason for Ready is another than before, or another process was found to have the keys.
 pub(crate) async fn tell_ready(cluster: &Cluster, relay: &Relay, status: &RelayStatus, hurdle: Option<&Hurdle>) {
-    let reason = |status: &RelayStatus| {
-        status
-            .conditions
-            .iter()
-            .find(|c| c.type_ == condition::READY)
-            .map(|ready| ready.reason.clone())
+    let before = relay.status.as_ref().map(|status| status.conditions.as_slice());
+    let before = before.unwrap_or_default();
+    let about = relay.object_ref(&());
+    tell_change(cluster, &about, before, &status.conditions, hurdle).await;
+    let conflict =
+        |conditions: &[Condition]| reason(conditions, condition::IDENTITY_CONFLICT).map(|one| one.0.to_owned());
+    let told = reason(&status.conditions, condition::IDENTITY_CONFLICT);
+    if let Some((found @ "ListedElsewhere", message)) = told
+        && conflict(before).as_deref() != Some(found)
+    {
+        tell(
+            cluster,
+            &about,
+            EventType::Warning,
+            condition::IDENTITY_CONFLICT,
+            message.to_owned(),
+        )
+        .await;
+    }
+}
+
+/// After the status of any of our resources was written: if the reason for Ready is another than before.
+pub(crate) async fn tell_change(
+    cluster: &Cluster,
+    about: &ObjectReference,
+    before: &[Condition],
+    after: &[Condition],
+    hurdle: Option<&Hurdle>,
+) {
+    let Some((now, message)) = reason(after, condition::READY) else {
+        return;
     };
-    if relay.status.as_ref().and_then(reason) == reason(status) {
+    if reason(before, condition::READY).map(|one| one.0) == Some(now) {
         return;
     }
     match hurdle {
-        None => {
-            publish(
-                cluster,
-                relay,
-                EventType::Normal,
-                "Listening",
-                "the relay takes connections".to_owned(),
-            )
-            .await
-        }
+        None => tell(cluster, about, EventType::Normal, now, message.to_owned()).await,
         Some(hurdle) if !hurdle.passing => {
-            publish(
+            tell(
                 cluster,
-                relay,
+                about,
                 EventType::Warning,
                 hurdle.reason,
                 hurdle.message.clone(),
@@ -89,6 +107,12 @@ pub(crate) async fn tell_ready(cluster: &Cluster, relay: &Relay, status: &RelayS
     }
 }
 
+/// Reason and message of a condition.
+fn reason<'a>(conditions: &'a [Condition], type_: &str) -> Option<(&'a str, &'a str)> {
+    let found = conditions.iter().find(|one| one.type_ == type_)?;
+    Some((&found.reason, &found.message))
+}
+
 /// After a write that the API server refused: for want of rights, of quota, by somebody's admission rules.
 pub(crate) async fn tell_refused(cluster: &Cluster, relay: &Relay, error: &ApplyError) {
     let note = format!("cannot {error}; it is tried again");
@@ -97,6 +121,11 @@ pub(crate) async fn tell_refused(cluster: &Cluster, relay: &Relay, error: &Apply
 
 /// An event that cannot be told is no reason to stop: the status says the same.
 async fn publish(cluster: &Cluster, relay: &Relay, type_: EventType, reason: &str, note: String) {
+    tell(cluster, &relay.object_ref(&()), type_, reason, note).await;
+}
+
+/// As above, about any of our resources.
+pub(crate) async fn tell(cluster: &Cluster, about: &ObjectReference, type_: EventType, reason: &str, note: String) {
     let note = note.chars().take(NOTE_CHARS_MAX).collect();
     let event = Event {
         type_,
@@ -105,7 +134,7 @@ async fn publish(cluster: &Cluster, relay: &Relay, type_: EventType, reason: &st
         action: "Reconcile".to_owned(),
         secondary: None,
     };
-    let told = cluster.recorder.publish(&event, &relay.object_ref(&())).await;
+    let told = cluster.recorder.publish(&event, about).await;
     let result = if told.is_ok() { "ok" } else { "refused" };
     cluster
         .telemetry

@@ -3,7 +3,7 @@
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use k8s_openapi::jiff::Timestamp;
 use kube::ResourceExt as _;
-use operator_api::{Custody, Exposure, RelayStatus, condition};
+use operator_api::{Custody, DirectoryStatus, Exposure, RelayStatus, condition};
 
 use crate::desired::signing;
 use crate::hurdles::pod::{outdated, unfenced};
@@ -77,12 +77,12 @@ pub(crate) fn status(view: &View<'_>, now: &Time) -> RelayStatus {
         ),
     ];
     let generation = view.seen.relay.metadata.generation;
-    let listed = listed(view, &before).map(|answer| (condition::IN_CONSENSUS, answer));
+    let of_network = network(view, &before);
     RelayStatus {
         observed_generation: generation,
         conditions: answers
             .into_iter()
-            .chain(listed)
+            .chain(of_network)
             .map(|(type_, answer)| judged(&before.conditions, type_, answer, generation, now))
             .collect(),
         identity: before.identity.clone().or_else(|| found_identity(view)),
@@ -178,22 +178,37 @@ fn source_kept(view: &View<'_>) -> Answer {
     }
 }
 
-/// What the relay's own copy of the consensus says; nothing of one that cannot be asked.
-fn listed(view: &View<'_>, before: &RelayStatus) -> Option<Answer> {
-    view.accepted.as_ref().ok()?.status.as_ref()?;
+/// What the relay itself told of the network; nothing of one that cannot be asked.
+fn network(view: &View<'_>, before: &RelayStatus) -> Vec<(&'static str, Answer)> {
+    if !view.accepted.as_ref().is_ok_and(|accepted| accepted.status.is_some()) {
+        return Vec::new();
+    }
     let pod = view.seen.pod.ours().and_then(|pod| pod.metadata.uid.as_deref());
-    let Some(directory) = before
+    let told = before
         .directory
         .as_ref()
-        .filter(|said| Some(said.pod_uid.as_str()) == pod)
-    else {
-        return Some(Answer::of(
-            "Unknown",
-            "NotAsked",
-            "the relay has not said yet what the consensus says of it",
-        ));
+        .filter(|told| Some(told.pod_uid.as_str()) == pod);
+    let answered = |answer: fn(&DirectoryStatus) -> Answer| {
+        told.map_or_else(
+            || {
+                Answer::of(
+                    "Unknown",
+                    "NotAsked",
+                    "the relay has not told yet what it knows of the network",
+                )
+            },
+            answer,
+        )
     };
-    Some(if directory.in_consensus {
+    vec![
+        (condition::IN_CONSENSUS, answered(listed)),
+        (condition::IDENTITY_CONFLICT, answered(conflict)),
+        (condition::OVERLOADED, answered(overloaded)),
+    ]
+}
+
+fn listed(directory: &DirectoryStatus) -> Answer {
+    if directory.in_consensus {
         Answer::yes("Listed", "the consensus lists the relay as running")
     } else if directory.published {
         Answer::of(
@@ -208,7 +223,42 @@ fn listed(view: &View<'_>, before: &RelayStatus) -> Option<Answer> {
             "NotPublished",
             "no authority has taken the relay's descriptor since it started. The relay's log says why: kubectl logs",
         )
-    })
+    }
+}
+
+fn conflict(directory: &DirectoryStatus) -> Answer {
+    let Some(elsewhere) = &directory.listed_elsewhere else {
+        return Answer::of(
+            "False",
+            "OneAddress",
+            "the consensus lists the relay nowhere but where it is",
+        );
+    };
+    Answer::of(
+        "True",
+        "ListedElsewhere",
+        format!(
+            "the consensus lists this identity at {elsewhere}, where this relay is not: another process publishes with its keys. \
+             Find and stop it, an old installation perhaps, or a restored backup. If nobody of yours runs it, the keys are \
+             stolen: let this identity go, make a relay of another name, and tell bad-relays@lists.torproject.org"
+        ),
+    )
+}
+
+fn overloaded(directory: &DirectoryStatus) -> Answer {
+    if !directory.overloaded {
+        return Answer::of(
+            "False",
+            "NotOverloaded",
+            "the relay has not been overloaded in the last three days",
+        );
+    }
+    Answer::of(
+        "True",
+        "TurnsWorkAway",
+        "in the last three days the relay ran out of memory or ports, or turned circuits away; the network gives it less for it. \
+         Give it more processor or memory (spec.pod.resources), or lower spec.bandwidth",
+    )
 }
 
 fn found_identity(view: &View<'_>) -> Option<operator_api::IdentityStatus> {

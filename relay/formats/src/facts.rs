@@ -73,6 +73,23 @@ pub struct Facts {
 }
 
 impl Facts {
+    /// Where the consensus lists the relay if that is not where it is: another process publishes with its keys.
+    ///
+    /// Told only of a consensus that was voted on after a majority of the authorities had our newest descriptor for a whole
+    /// interval: before that it may still be our own of before.
+    pub fn listed_elsewhere(&self) -> Option<SocketAddr> {
+        let (descriptor, consensus) = (self.descriptor.as_ref()?, self.consensus.as_ref()?);
+        let interval = consensus.fresh_until.0.duration_since(consensus.valid_after.0).ok()?;
+        let settled = descriptor.accepted_at?.0.checked_add(interval)?;
+        if descriptor.accepted_by <= descriptor.authorities / 2 || consensus.valid_after.0 < settled {
+            return None;
+        }
+        let listed = &consensus.listed.as_ref()?.addresses;
+        let ours = |address: &&SocketAddr| self.addresses.iter().any(|own| own.address == **address);
+        let known = !self.addresses.is_empty() && !listed.iter().any(|address| ours(&address));
+        listed.first().copied().filter(|_| known)
+    }
+
     /// It takes connections.
     pub fn is_listening(&self) -> bool {
         !self.listening.is_empty() && !self.retiring
@@ -198,6 +215,9 @@ pub struct Listed {
     pub weight: u32,
     /// Whether bandwidth authorities have measured it, rather than believed it.
     pub measured: bool,
+    /// Its ORPorts. Other ones than the relay's own: another process has its keys.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<SocketAddr>,
 }
 
 /// Signs of overload, as descriptor and extra-info tell them.
@@ -305,6 +325,7 @@ mod tests {
                     flags: vec!["Fast".to_owned(), "Running".to_owned()],
                     weight: 20,
                     measured: false,
+                    addresses: vec!["192.0.2.1:9001".parse().unwrap()],
                 }),
             }),
             overload: Overload::default(),
@@ -329,6 +350,44 @@ mod tests {
         let text = serde_json::to_string(&facts()).unwrap();
         let newer = text.replacen("{", r#"{"weather":"fine","#, 1);
         assert_eq!(serde_json::from_str::<Facts>(&newer).unwrap(), facts());
+    }
+
+    #[test]
+    fn another_address_is_another_process_once_the_network_had_time_to_take_ours() {
+        let mut facts = facts();
+        let at = |seconds| Timestamp(SystemTime::UNIX_EPOCH + Duration::from_secs(seconds));
+        let mut told = |accepted_by, accepted_at, listed: &str| {
+            facts.descriptor = Some(MadeDescriptor {
+                digest: "AB".repeat(20),
+                published_at: at(990_000),
+                hibernating: false,
+                accepted_by,
+                authorities: 3,
+                accepted_at: Some(at(accepted_at)),
+            });
+            let listed_at = vec![listed.parse().unwrap()];
+            facts.consensus.as_mut().unwrap().listed.as_mut().unwrap().addresses = listed_at;
+            facts.listed_elsewhere().map(|address| address.to_string())
+        };
+        let elsewhere = "198.51.100.9:9001";
+        assert_eq!(told(2, 999_000 - 3_600, elsewhere).as_deref(), Some(elsewhere));
+        assert_eq!(told(2, 999_000 - 3_600, "192.0.2.1:9001"), None);
+        assert_eq!(
+            told(2, 999_000 - 3_599, elsewhere),
+            None,
+            "the vote may have been before"
+        );
+        assert_eq!(
+            told(1, 999_000 - 3_600, elsewhere),
+            None,
+            "most authorities may not know us yet"
+        );
+        facts.addresses.clear();
+        assert_eq!(
+            facts.listed_elsewhere(),
+            None,
+            "who does not know where it is cannot tell"
+        );
     }
 
     #[test]

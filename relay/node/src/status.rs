@@ -110,6 +110,7 @@ impl Board {
                     flags: relay.flags.names().map(str::to_owned).collect(),
                     weight: relay.weight,
                     measured: relay.measured,
+                    addresses: relay.addresses.clone(),
                 }),
             }
         });

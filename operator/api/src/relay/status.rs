@@ -15,7 +15,7 @@ pub struct RelayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready`, `IdentityBound`, `ConfigAccepted`, `Updated`, `Fenced` and, of our own relay, `InConsensus`: whether, since when, why, and what to do.
+    /// `Ready`, `IdentityBound`, `ConfigAccepted`, `Updated`, `Fenced` and, of our own relay, `InConsensus`, `IdentityConflict` and `Overloaded`: whether, since when, why, and what to do.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,
@@ -99,4 +99,12 @@ pub struct DirectoryStatus {
     /// Its weight in the consensus.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub consensus_weight: Option<i64>,
+
+    /// It tells the network that it was overloaded in the last three days.
+    #[serde(default)]
+    pub overloaded: bool,
+
+    /// Where the consensus lists it, if that is not where it is: another process publishes with its keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed_elsewhere: Option<String>,
 }

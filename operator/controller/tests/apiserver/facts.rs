@@ -2,17 +2,19 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::TcpListener;
+use std::sync::{Arc, Mutex};
 
 use serde_json::json;
 
 use crate::operator::Operator;
 use crate::rounds::Scene;
+use crate::server::await_yes;
 
 /// A loopback address of this test's own: the port is the relay's.
 const ADDRESS: &str = "127.57.0.1";
 
 /// Answers as a relay does that wants this token.
-fn relay_that_says(facts: String, token: String) {
+fn relay_that_says(facts: Arc<Mutex<String>>, token: String) {
     let listener = TcpListener::bind((ADDRESS, 9099)).unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
@@ -26,9 +28,9 @@ fn relay_that_says(facts: String, token: String) {
                     .iter()
                     .any(|line| line.eq_ignore_ascii_case(&format!("authorization: Bearer {token}")));
             let (code, body) = if known {
-                ("200 OK", facts.as_str())
+                ("200 OK", facts.lock().unwrap().clone())
             } else {
-                ("401 Unauthorized", "no")
+                ("401 Unauthorized", "no".to_owned())
             };
             let _ = write!(
                 stream,
@@ -69,7 +71,7 @@ fn flags_and_weight_stand_in_the_relay_as_its_process_tells_them() {
             .contains("StatusPort 0.0.0.0:9099\n")
     );
     let identity = scene.get("relay/demo").unwrap()["status"]["identity"].clone();
-    let facts = json!({
+    let mut facts = json!({
         "version": 1, "program": "relayfleet 0.1.0", "startedAt": "2026-01-01T00:00:00Z", "toldAt": "2026-01-01T02:00:00Z",
         "identity": {"nickname": "demo", "fingerprint": identity["rsaFingerprint"], "ed25519": identity["ed25519Id"]},
         "listening": ["0.0.0.0:9001"], "retiring": false, "addresses": [], "families": [], "overload": {},
@@ -80,7 +82,8 @@ fn flags_and_weight_stand_in_the_relay_as_its_process_tells_them() {
             "listed": {"flags": ["Fast", "Running"], "weight": 20, "measured": true},
         },
     });
-    relay_that_says(facts.to_string(), token);
+    let says = Arc::new(Mutex::new(facts.to_string()));
+    relay_that_says(Arc::clone(&says), token);
     let address = json!({"status": {"podIP": ADDRESS}}).to_string();
     scene.kubectl(&[
         "patch",
@@ -100,5 +103,27 @@ fn flags_and_weight_stand_in_the_relay_as_its_process_tells_them() {
     );
     assert_eq!(directory["listedSinceStart"], true);
     assert!(scene.kubectl(&["get", "relay", "demo"]).contains("Fast,Running"));
+    assert_eq!(scene.await_reason("IdentityConflict", "OneAddress")["status"], "False");
+
+    // Another process with its keys, which the consensus lists; and an overload.
+    facts["addresses"] = json!([{"address": "192.0.2.1:9001", "reachable": "FromOutside"}]);
+    facts["descriptor"]["acceptedAt"] = json!("2026-01-01T00:00:06Z");
+    facts["consensus"]["freshUntil"] = json!("2026-01-01T02:00:00Z");
+    facts["consensus"]["listed"]["addresses"] = json!(["198.51.100.9:9001"]);
+    facts["consensus"]["validAfter"] = json!("2026-01-01T01:30:00Z");
+    facts["overload"] = json!({"generalAt": "2999-01-01T00:00:00Z"});
+    *says.lock().unwrap() = facts.to_string();
+    let conflict = scene.await_reason("IdentityConflict", "ListedElsewhere");
+    assert_eq!(conflict["status"], "True");
+    assert!(
+        conflict["message"].as_str().unwrap().contains("198.51.100.9:9001"),
+        "{conflict}"
+    );
+    assert_eq!(scene.await_reason("Overloaded", "TurnsWorkAway")["status"], "True");
+    await_yes("an event", || {
+        scene
+            .kubectl(&["describe", "relay", "demo"])
+            .contains("Warning  IdentityConflict")
+    });
     operator.stop();
 }

@@ -1,6 +1,6 @@
 //! The relay's status port: where it is, who may ask there, and what becomes of the answer.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
@@ -108,7 +108,16 @@ pub fn directory_status(facts: &Facts, pod_uid: &str, now: SystemTime) -> Direct
         listed_since_start: in_consensus && since_start,
         flags: listed.map(|listed| listed.flags.join(",")).unwrap_or_default(),
         consensus_weight: listed.map(|listed| i64::from(listed.weight)),
+        overloaded: was_overloaded(facts, now),
+        listed_elsewhere: facts.listed_elsewhere().map(|address| address.to_string()),
     }
+}
+
+/// A relay tells of overload for 72 hours (dir-spec 2.1.1, `overload-general`).
+fn was_overloaded(facts: &Facts, now: SystemTime) -> bool {
+    let told = Duration::from_secs(72 * 3_600);
+    let at = facts.overload.general_at.map(|at| at.0);
+    at.is_some_and(|at| now.duration_since(at).unwrap_or_default() < told)
 }
 
 /// Whether the status should say something new. Weights move a little with every consensus: a fleet at rest writes nothing.
@@ -145,5 +154,23 @@ mod tests {
             ..with(Some(101))
         };
         assert!(is_news(Some(&with(Some(100))), &published));
+    }
+
+    #[test]
+    fn overload_is_told_for_three_days() {
+        let at = |hours: u64| SystemTime::UNIX_EPOCH + Duration::from_secs(3_600 * hours);
+        let told = |overload: &str, hours| {
+            let text = format!(
+                r#"{{"version": 1, "program": "r", "startedAt": "1970-01-01T00:00:00Z", "toldAt": "1970-01-01T00:00:00Z",
+                "identity": {{"nickname": "r", "fingerprint": "{}", "ed25519": "{}"}}, "listening": [], "retiring": false,
+                "addresses": [], "families": [], "overload": {overload},
+                "signingKey": {{"expiresAt": "1970-02-01T00:00:00Z", "offlineMaster": true}}}}"#,
+                "AB".repeat(20),
+                "A".repeat(43),
+            );
+            directory_status(&serde_json::from_str(&text).unwrap(), "pod", at(hours)).overloaded
+        };
+        let general = r#"{"generalAt": "1970-01-01T01:00:00Z"}"#;
+        assert!(told(general, 72) && !told(general, 73) && !told("{}", 2));
     }
 }

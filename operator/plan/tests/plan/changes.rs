@@ -198,6 +198,47 @@ fn a_change_of_mind_lets_the_relay_go_and_keeps_its_keys() {
 }
 
 #[test]
+fn another_process_with_the_keys_and_overload_are_told_with_the_remedy() {
+    let mut world = World::plain();
+    world.settings.status_key = Some([7; 32]);
+    world.settle();
+    world.pod_listens();
+    world.settle();
+    assert_eq!(world.condition("IdentityConflict").0, "Unknown");
+    let pod = world.pod().metadata.uid.clone().unwrap();
+    let mut says = |more: serde_json::Value| {
+        let mut said = json!({"podUid": pod, "published": true, "inConsensus": true});
+        said.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        world.seen.relay.status.as_mut().unwrap().directory = Some(serde_json::from_value(said).unwrap());
+        assert_eq!(world.condition("Ready").0, "True");
+        (world.condition("IdentityConflict"), world.condition("Overloaded"))
+    };
+    let (conflict, overload) = says(json!({}));
+    assert_eq!((conflict.0.as_str(), overload.0.as_str()), ("False", "False"));
+    let (conflict, overload) = says(json!({"listedElsewhere": "198.51.100.9:9001", "overloaded": true}));
+    assert_eq!((conflict.0.as_str(), conflict.1.as_str()), ("True", "ListedElsewhere"));
+    assert!(
+        conflict.2.contains("198.51.100.9:9001") && conflict.2.contains("Find and stop it"),
+        "{}",
+        conflict.2
+    );
+    assert_eq!((overload.0.as_str(), overload.1.as_str()), ("True", "TurnsWorkAway"));
+    assert!(overload.2.contains("lower spec.bandwidth"), "{}", overload.2);
+
+    // Who cannot be asked says nothing of it.
+    let mut tor = World::with(json!({"engine": "Tor", "image": {"reference": "tor:1"}}));
+    tor.settings.status_key = Some([7; 32]);
+    tor.settle();
+    let status = tor.plan().status.unwrap();
+    assert!(
+        status
+            .conditions
+            .iter()
+            .all(|one| !["IdentityConflict", "Overloaded", "InConsensus"].contains(&one.type_.as_str()))
+    );
+}
+
+#[test]
 fn what_the_relay_says_of_the_consensus_is_told_apart_from_ready() {
     let mut world = World::plain();
     world.settings.status_key = Some([7; 32]);

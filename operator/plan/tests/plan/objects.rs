@@ -269,3 +269,86 @@ fn overrides_are_laid_over_the_pod_and_the_operators_own_words_win() {
     assert_eq!(resources.requests.unwrap()["cpu"].0, "500m");
     assert_eq!(resources.limits.unwrap()["memory"].0, "1Gi");
 }
+
+/// C tor reads the same torrc and the same keys; what only our relay can do is not asked of it, and what it needs is there.
+#[test]
+fn nothing_is_asked_of_c_tor_that_it_cannot_do() {
+    let mut world = World::with(json!({
+        "engine": "Tor", "role": "Exit", "image": {"reference": "tor:1"}, "family": {"name": "oaks"},
+        "exit": {"policy": ["accept *:6667"]}, "accounting": {"max": "10TB"}, "bandwidth": {"rate": "1MB/s"},
+        "identity": {"signingKeyLifetime": "30d"}, "metrics": {"enabled": true},
+    }));
+    let family = json!({"apiVersion": "relayfleet.io/v1alpha1", "kind": "RelayFamily",
+        "metadata": {"name": "oaks", "namespace": "tor"}, "spec": {}});
+    world.seen.family = operator_plan::FamilySeen::There(Box::new(serde_json::from_value(family).unwrap()));
+    world.settings.status_key = Some([7; 32]);
+    world.settle();
+    let text = torrc(&world);
+    for ours in [
+        "FamilyDirectory",
+        "SigningKeyDirectory",
+        "StatusPort",
+        "StatusTokenFile",
+        "OfflineMasterKey",
+    ] {
+        assert!(!text.contains(ours), "{ours}: {text}");
+    }
+    for line in [
+        "SigningKeyLifetime 30 days\n",
+        "FamilyId *\n",
+        "FamilyKeyDirectory /etc/relayfleet/family-keys\n",
+        "%include /etc/relayfleet/family/*.torrc\n",
+        "AccountingMax 10000000000000 bytes\n",
+        "MetricsPort 0.0.0.0:9035\n",
+        "ExitPolicy accept *:6667\n",
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let spec = world.pod().spec.clone().unwrap();
+    assert_eq!(spec.containers[0].image.as_deref(), Some("tor:1"));
+    assert_eq!(
+        spec.init_containers.unwrap()[0].image.as_deref(),
+        Some("relay:1"),
+        "ours puts the keys in place"
+    );
+    let volumes = spec.volumes.unwrap();
+    let secret = |name: &str| {
+        let volume = volumes.iter().find(|volume| volume.name == name)?;
+        Some(volume.secret.clone()?)
+    };
+    assert_eq!(
+        secret("family-keys").unwrap().secret_name.as_deref(),
+        Some("oaks-family-keys")
+    );
+    let keys = secret("identity").unwrap().items.unwrap();
+    assert!(
+        keys.iter().any(|item| item.key == key_file::MASTER_SECRET),
+        "C tor renews its signing key itself"
+    );
+    assert!(secret("signing").is_none());
+    assert_eq!(world.condition("SigningKeyFresh").1, "InPod");
+}
+
+#[test]
+fn what_c_tor_cannot_do_is_refused_with_the_remedy() {
+    for (fields, reason, remedy) in [
+        (json!({"engine": "Tor"}), "NoImage", "set spec.image"),
+        (
+            json!({"engine": "Tor", "image": {"reference": "tor:1"}, "identity": {"custody": "Operator"}}),
+            "SpecInvalid",
+            "write InPod",
+        ),
+        (
+            json!({"role": "Bridge"}),
+            "SpecInvalid",
+            "bridges are not built yet; use Guard, Middle or Exit",
+        ),
+    ] {
+        let mut world = World::with(fields.clone());
+        world.settle();
+        let (status, found, message) = world.condition("ConfigAccepted");
+        assert_eq!((status.as_str(), found.as_str()), ("False", reason), "{fields}");
+        assert!(message.contains(remedy), "{message}");
+        assert!(world.seen.pod.ours().is_none());
+    }
+}

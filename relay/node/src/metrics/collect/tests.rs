@@ -47,6 +47,7 @@ fn facts() -> Facts {
             listed: Some(Listed {
                 flags: vec!["Fast".to_owned(), "Running".to_owned()],
                 weight: 20,
+                addresses: Vec::new(),
                 measured: false,
             }),
         }),
