@@ -10,17 +10,19 @@ use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use kube::ResourceExt as _;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Config, Controller};
+use kube::runtime::events::EventType;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
+use kube::{Resource as _, ResourceExt as _};
 use operator_api::{Relay, RelayFamily, names};
 use operator_plan::{FamilyStep, decide_family};
 use tokio::sync::watch::Receiver;
 use tracing::{debug, info, warn};
 
 use crate::cluster::Cluster;
+use crate::events::{tell, tell_change};
 use crate::reconcile::RoundError;
 use crate::watch::scoped;
 
@@ -130,10 +132,16 @@ async fn round(family: &GuardedFamily, cluster: &Cluster) -> Result<Action, Roun
     let family = &seen.family;
     if family.status.as_ref() != Some(&plan.status) {
         apply::status(cluster, family, &plan.status).await?;
+        let before = family.status.clone().unwrap_or_default().conditions;
+        let about = family.object_ref(&());
+        tell_change(cluster, &about, &before, &plan.status.conditions, plan.hurdle.as_ref()).await;
     }
     for step in &plan.steps {
         match apply::apply(cluster, family, step).await {
-            Ok(()) => info!(namespace, name, step = step_name(step), "done"),
+            Ok(()) => {
+                info!(namespace, name, step = step_name(step), "done");
+                tell_step(cluster, family, step).await;
+            }
             Err(error) if error.is_conflict() => {
                 debug!(namespace, name, %error, "the facts were old");
                 return Ok(Action::requeue(LOOK_AGAIN_SOON));
@@ -145,6 +153,36 @@ async fn round(family: &GuardedFamily, cluster: &Cluster) -> Result<Action, Roun
     // where only the family's own is watched.
     let unseen = plan.steps.iter().any(|step| matches!(step, FamilyStep::CreateKey(_)));
     Ok(Action::requeue(if unseen { LOOK_AGAIN_SOON } else { LOOK_AGAIN }))
+}
+
+/// A step is told once it was done.
+async fn tell_step(cluster: &Cluster, family: &RelayFamily, step: &FamilyStep) {
+    let (reason, note) = match step {
+        FamilyStep::CreateKey(generation) => {
+            let namespace = family.namespace().unwrap_or_default();
+            let secret = names::family_key_secret(&namespace, &family.name_any(), *generation);
+            (
+                "FamilyKeyCreated",
+                format!("made the family's key in Secret {secret}; back it up"),
+            )
+        }
+        FamilyStep::ApplyShard(plan) => {
+            let note = format!(
+                "issued {} certificates; members take them up by themselves",
+                plan.issue.len()
+            );
+            ("CertificatesWritten", note)
+        }
+        FamilyStep::ApplyWellKnown(_) => (
+            "ProofsWritten",
+            "wrote the files to serve under /.well-known/tor-relay/".to_owned(),
+        ),
+        FamilyStep::ApplyShared(_) => (
+            "KeysShared",
+            "gave the family's keys to members that run C tor".to_owned(),
+        ),
+    };
+    tell(cluster, &family.object_ref(&()), EventType::Normal, reason, note).await;
 }
 
 /// Never the step itself: it may hold more than a log should.

@@ -5,16 +5,18 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::core::v1::{Namespace, ObjectReference, Secret};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{ListParams, PostParams};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Config, Controller};
+use kube::runtime::events::EventType;
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Resource as _, ResourceExt as _};
-use operator_api::{AddressPool, Allocation, Relay};
+use operator_api::pool::status::AddressPoolStatus;
+use operator_api::{AddressPool, Allocation, Relay, condition, names};
 use operator_plan::pool::Claim;
 use operator_plan::{PoolObserved, PoolSeen, decide_pool};
 use tokio::sync::watch::Receiver;
@@ -22,6 +24,7 @@ use tracing::{debug, info, warn};
 
 use crate::apply::count;
 use crate::cluster::Cluster;
+use crate::events::tell;
 use crate::reconcile::RoundError;
 use crate::watch::stopped;
 
@@ -30,6 +33,8 @@ type GuardedRelay = DeserializeGuard<Relay>;
 
 /// Watches tell of every change; this is for the one that was missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(10 * 60);
+/// Looking after a place that is kept costs two reads.
+const LOOK_AFTER_KEYS: Duration = Duration::from_secs(60);
 const LOOK_AGAIN_SOON: Duration = Duration::from_millis(300);
 const AFTER_A_FAILURE: Duration = Duration::from_secs(10);
 /// A fleet that comes up asks for many addresses: one write gives them all.
@@ -44,6 +49,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, stop: Re
     }
     let api: Api<GuardedPool> = Api::all(cluster.client.clone());
     let pools = Controller::new(api, watcher::Config::default()).with_config(Config::default().concurrency(4));
+    cluster.telemetry.inventory.count_pools_of(pools.store());
     let all = every(pools.store());
     let (by_relay, by_pool) = (all.clone(), all);
     pools
@@ -104,15 +110,25 @@ async fn round(name: &str, cluster: &Cluster) -> Result<Action, RoundError> {
     if pool.metadata.deletion_timestamp.is_some() {
         return Ok(Action::await_change());
     }
+    let claims = claims(cluster, name).await?;
     let seen = PoolObserved {
-        claims: claims(cluster, name).await?,
+        kept: kept(cluster, &pool, &claims).await?,
+        claims,
         pool,
         others: readable,
     };
     let status = decide_pool(&seen, &Time(Timestamp::now()));
+    // Nobody tells when the keys go for which a place is kept.
+    let later = if seen.kept.is_empty() {
+        LOOK_AGAIN
+    } else {
+        LOOK_AFTER_KEYS
+    };
     if seen.pool.status.as_ref() == Some(&status) {
-        return Ok(Action::requeue(LOOK_AGAIN));
+        return Ok(Action::requeue(later));
     }
+    let before = seen.pool.status.clone().unwrap_or_default();
+    let about = seen.pool.object_ref(&());
     // With the resourceVersion that was read: who wrote meanwhile makes us look again.
     let next = AddressPool {
         status: Some(status),
@@ -121,14 +137,90 @@ async fn round(name: &str, cluster: &Cluster) -> Result<Action, RoundError> {
     let pools: Api<AddressPool> = Api::all(cluster.client.clone());
     let done = pools.replace_status(name, &PostParams::default(), &next).await;
     match count(cluster, "AddressPool", "status", "write the ledger", done) {
-        Ok(_) => info!(name, "allocated"),
+        Ok(written) => {
+            info!(name, "allocated");
+            tell_pool(cluster, &about, &before, &written.status.unwrap_or_default()).await;
+        }
         Err(error) if error.is_conflict() => {
             debug!(name, %error, "the facts were old");
             return Ok(Action::requeue(LOOK_AGAIN_SOON));
         }
         Err(error) => return Err(error.into()),
     }
-    Ok(Action::requeue(LOOK_AGAIN))
+    Ok(Action::requeue(later))
+}
+
+/// Places given and taken back, in one event however many; and what stands in the way of the next.
+async fn tell_pool(cluster: &Cluster, about: &ObjectReference, before: &AddressPoolStatus, after: &AddressPoolStatus) {
+    let without = |these: &[Allocation], those: &[Allocation]| {
+        let same = |one: &Allocation, other: &Allocation| {
+            (&one.namespace, &one.relay, &one.ipv4, one.port)
+                == (&other.namespace, &other.relay, &other.ipv4, other.port)
+        };
+        these
+            .iter()
+            .filter(|one| !those.iter().any(|other| same(one, other)))
+            .count()
+    };
+    let given = without(&after.allocations, &before.allocations);
+    let back = without(&before.allocations, &after.allocations);
+    if given + back > 0 {
+        let note = format!("gave {given} places and took {back} back; status.allocations has who has which");
+        tell(cluster, about, EventType::Normal, "PlacesChanged", note).await;
+    }
+    let ready = after.conditions.iter().find(|one| one.type_ == condition::READY);
+    let reason = |status: &AddressPoolStatus| {
+        let ready = status.conditions.iter().find(|one| one.type_ == condition::READY);
+        ready.map(|ready| ready.reason.clone())
+    };
+    if let Some(ready) = ready.filter(|ready| reason(before).as_ref() != Some(&ready.reason)) {
+        let type_ = if ready.status == "True" {
+            EventType::Normal
+        } else {
+            EventType::Warning
+        };
+        tell(cluster, about, type_, &ready.reason, ready.message.clone()).await;
+    }
+}
+
+/// Who has a place and no Relay any more, while the keys are kept: as soon as a Relay of the name is there it is the same
+/// relay again. One whose Relay names another pool, or none, gave its place up.
+async fn kept(cluster: &Cluster, pool: &AddressPool, claims: &[Claim]) -> kube::Result<Vec<Claim>> {
+    let held = pool.status.iter().flat_map(|status| &status.allocations);
+    let gone = held
+        .map(|one| Claim {
+            namespace: one.namespace.clone(),
+            relay: one.relay.clone(),
+        })
+        .filter(|one| !claims.contains(one));
+    let mut kept = Vec::new();
+    for one in gone {
+        let relays: Api<PartialObjectMeta<Relay>> = Api::namespaced(cluster.client.clone(), &one.namespace);
+        if relays.get_opt(&one.relay).await?.is_none() && has_keys(cluster, &one).await? {
+            kept.push(one);
+        }
+    }
+    Ok(kept)
+}
+
+/// With the operator's custody its namespace has them, else the relay's own.
+async fn has_keys(cluster: &Cluster, one: &Claim) -> kube::Result<bool> {
+    let places = [
+        (
+            cluster.settings.custody_namespace.as_str(),
+            names::custody_secret(&one.namespace, &one.relay),
+        ),
+        (one.namespace.as_str(), names::identity_secret(&one.relay)),
+    ];
+    for (namespace, name) in places {
+        let secrets: Api<PartialObjectMeta<Secret>> = Api::namespaced(cluster.client.clone(), namespace);
+        let found = secrets.get_opt(&name).await?;
+        // What a pod had of keys that are kept elsewhere goes with its Relay, a little later.
+        if found.is_some_and(|secret| secret.owner_references().is_empty()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Also of Relays that are on their way out: their pods still have the port.

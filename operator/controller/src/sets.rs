@@ -10,6 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, Preconditions};
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Config, Controller};
+use kube::runtime::events::EventType;
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Api, Resource, ResourceExt};
@@ -21,6 +22,7 @@ use tracing::{debug, info, warn};
 
 use crate::apply::{ApplyError, STATUS_MANAGER, count, or_gone, put_where_it_says};
 use crate::cluster::Cluster;
+use crate::events::tell;
 use crate::reconcile::RoundError;
 use crate::watch::{scoped, stopped};
 
@@ -46,6 +48,7 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, stop: Re
         watcher::Config::default(),
     )
     .with_config(Config::default().concurrency(CONCURRENCY));
+    cluster.telemetry.inventory.count_sets_of(sets.store());
     let labelled = || watcher::Config::default().labels(names::LABEL_SET);
     let relays = scoped::<DeserializeGuard<Relay>>(&cluster.client, namespace);
     let budgets = scoped::<PartialObjectMeta<PodDisruptionBudget>>(&cluster.client, namespace);
@@ -102,7 +105,10 @@ async fn round(set: &GuardedSet, cluster: &Cluster) -> Result<Action, RoundError
     }
     for step in &plan.steps {
         match apply(cluster, &namespace, step).await {
-            Ok(()) => info!(namespace, name, step = %said(step), "done"),
+            Ok(()) => {
+                info!(namespace, name, step = %said(step), "done");
+                tell_step(cluster, &seen.set, step).await;
+            }
             Err(error) if error.is_conflict() => {
                 debug!(namespace, name, %error, "the facts were old");
                 return Ok(Action::requeue(LOOK_AGAIN_SOON));
@@ -182,6 +188,19 @@ async fn apply(cluster: &Cluster, namespace: &str, step: &SetStep) -> Result<(),
             or_gone(count(cluster, "Relay", "patch", "give a Relay its turn", done))
         }
     }
+}
+
+/// A step is told once it was done; relays that come tell of themselves.
+async fn tell_step(cluster: &Cluster, set: &RelaySet, step: &SetStep) {
+    let (reason, note) = match step {
+        SetStep::DeleteRelay { name, .. } => (
+            "RelayTakenAway",
+            format!("took relay {name} away; its keys and volume are kept for when the set grows again"),
+        ),
+        SetStep::GrantTurn { name, .. } => ("TurnGranted", format!("let the pod of relay {name} be replaced")),
+        SetStep::ApplyRelay(_) | SetStep::ApplyBudget(_) => return,
+    };
+    tell(cluster, &set.object_ref(&()), EventType::Normal, reason, note).await;
 }
 
 fn said(step: &SetStep) -> String {

@@ -34,6 +34,8 @@ pub struct PoolObserved {
     pub others: Vec<AddressPool>,
     /// Who wants an address of it, in any order.
     pub claims: Vec<Claim>,
+    /// Who has one and is gone, while its keys are kept.
+    pub kept: Vec<Claim>,
 }
 
 /// What a Relay has of a pool, and how traffic for it gets to the pod.
@@ -66,10 +68,12 @@ pub fn decide_pool(seen: &PoolObserved, now: &Time) -> AddressPoolStatus {
 
     let mut ledger: BTreeMap<&Claim, (String, u16)> = BTreeMap::new();
     let mut used: BTreeMap<&str, BTreeSet<u16>> = mine.iter().map(|address| (*address, BTreeSet::new())).collect();
-    // Who has a place keeps it, as long as the pool has it.
+    // Who has a place keeps it, as long as the pool has it; an address is a part of a relay's reputation.
     for held in &before.allocations {
         let claim = allowed
             .iter()
+            .copied()
+            .chain(&seen.kept)
             .find(|one| one.namespace == held.namespace && one.relay == held.relay);
         let (Some(claim), Some(on)) = (claim, used.get_mut(held.ipv4.as_str())) else {
             continue;
@@ -90,8 +94,13 @@ pub fn decide_pool(seen: &PoolObserved, now: &Time) -> AddressPoolStatus {
             .iter()
             .min_by_key(|address| used.get(*address).map_or(0, BTreeSet::len));
         let place = emptiest.and_then(|address| {
+            let taken: BTreeSet<u16> = sharing(&seen.pool, address)
+                .filter_map(|neighbour| used.get(neighbour))
+                .flatten()
+                .copied()
+                .collect();
             let on = used.get_mut(address).filter(|on| on.len() < per_address)?;
-            let port = ports.clone().find(|port| !on.contains(port))?;
+            let port = ports.clone().find(|port| !taken.contains(port))?;
             on.insert(port);
             Some(((*address).to_owned(), port))
         });
@@ -100,8 +109,11 @@ pub fn decide_pool(seen: &PoolObserved, now: &Time) -> AddressPoolStatus {
             None => without += 1,
         }
     }
-    let room = mine.len() * per_address.min(ports.len());
-    let hurdle = hurdle(without, &taken, &strangers);
+    let mut room = mine.len() * per_address.min(ports.len());
+    if spec.exposure == Exposure::NodePort {
+        room = room.min(ports.len());
+    }
+    let hurdle = hurdle(without, seen.kept.len(), &taken, &strangers);
     let answer = hurdle.map_or_else(
         || Answer::yes("Allocated", "every Relay that names the pool has an address and a port"),
         Answer::no,
@@ -119,12 +131,29 @@ pub fn decide_pool(seen: &PoolObserved, now: &Time) -> AddressPoolStatus {
                 relay: claim.relay.clone(),
                 ipv4,
                 port,
+                kept: seen.kept.contains(claim),
             })
             .collect(),
     }
 }
 
-fn hurdle(without: usize, taken: &[(String, String)], strangers: &[&Claim]) -> Option<Hurdle> {
+/// Addresses whose ports are one: a NodePort is the whole cluster's, and a node's ports are the node's.
+fn sharing<'a>(pool: &'a AddressPool, address: &'a str) -> impl Iterator<Item = &'a str> {
+    let all = &pool.spec.addresses;
+    let node = all
+        .iter()
+        .find(|one| one.ipv4 == address)
+        .and_then(|one| one.node.as_ref());
+    let together = move |one: &PoolAddress| match pool.spec.exposure {
+        Exposure::LoadBalancer => false,
+        Exposure::NodePort => true,
+        Exposure::HostPort | Exposure::HostNetwork => node.is_some() && one.node.as_ref() == node,
+    };
+    let others = all.iter().filter(move |one| together(one)).map(|one| one.ipv4.as_str());
+    others.chain(std::iter::once(address))
+}
+
+fn hurdle(without: usize, kept: usize, taken: &[(String, String)], strangers: &[&Claim]) -> Option<Hurdle> {
     if let Some((address, pool)) = taken.first() {
         return Some(Hurdle::standing(
             "AddressConflict",
@@ -139,7 +168,11 @@ fn hurdle(without: usize, taken: &[(String, String)], strangers: &[&Claim]) -> O
             "Exhausted",
             format!(
                 "{without} relays find no place. Add addresses or ports, or raise maxRelaysPerAddress (8 at most: the \
-                 directory authorities list no more)"
+                 directory authorities list no more){}",
+                match kept {
+                    0 => String::new(),
+                    kept => format!("; or let go of the keys of relays that are gone: {kept} places are kept for such"),
+                }
             ),
         ));
     }

@@ -25,7 +25,7 @@ pub struct AddressPoolStatus {
     #[schemars(length(max = 2048))]
     pub allocations: Vec<Allocation>,
 
-    /// How many relays have an address.
+    /// How many relays have an address, with those that are gone and whose keys are kept.
     #[serde(default)]
     pub allocated: i32,
 
@@ -50,4 +50,9 @@ pub struct Allocation {
     /// The port.
     #[schemars(with = "i32")]
     pub port: u16,
+
+    /// The Relay is gone or scaled away, but its keys are kept, and so is its place: it will be the same relay when it comes
+    /// back.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub kept: bool,
 }

@@ -3,9 +3,10 @@
 use std::sync::OnceLock;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::Store;
-use operator_api::{Relay, RelayFamily, condition};
+use operator_api::{AddressPool, Relay, RelayFamily, RelaySet, condition};
 use prometheus::{IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Gauges by kind, and the stores that they are counted from.
@@ -13,9 +14,14 @@ pub(crate) struct Inventory {
     relays: IntGaugeVec,
     relay_conditions: IntGaugeVec,
     families: IntGaugeVec,
+    sets: IntGaugeVec,
+    pools: IntGaugeVec,
+    queue: IntGaugeVec,
     first_end: IntGauge,
     known_relays: OnceLock<Store<DeserializeGuard<Relay>>>,
     known_families: OnceLock<Store<DeserializeGuard<RelayFamily>>>,
+    known_sets: OnceLock<Store<DeserializeGuard<RelaySet>>>,
+    known_pools: OnceLock<Store<DeserializeGuard<AddressPool>>>,
 }
 
 impl Inventory {
@@ -46,9 +52,26 @@ impl Inventory {
                 "RelayFamilies that the operator knows, by their condition Ready",
                 &["ready"],
             )?,
+            sets: gauges(
+                "sets",
+                "RelaySets that the operator knows, by their condition Ready",
+                &["ready"],
+            )?,
+            pools: gauges(
+                "pools",
+                "AddressPools that the operator knows, by their condition Ready",
+                &["ready"],
+            )?,
+            queue: gauges(
+                "queue",
+                "Resources whose present spec no round has answered yet, by kind",
+                &["kind"],
+            )?,
             first_end,
             known_relays: OnceLock::new(),
             known_families: OnceLock::new(),
+            known_sets: OnceLock::new(),
+            known_pools: OnceLock::new(),
         })
     }
 
@@ -62,19 +85,51 @@ impl Inventory {
         let _ = self.known_families.set(store);
     }
 
+    /// As above.
+    pub(crate) fn count_sets_of(&self, store: Store<DeserializeGuard<RelaySet>>) {
+        let _ = self.known_sets.set(store);
+    }
+
+    /// As above.
+    pub(crate) fn count_pools_of(&self, store: Store<DeserializeGuard<AddressPool>>) {
+        let _ = self.known_pools.set(store);
+    }
+
     pub(super) fn count(&self) {
         if let Some(store) = self.known_relays.get() {
             let relays = store.state();
             self.count_relays(relays.iter().map(|relay| relay.0.as_ref().ok()));
         }
-        if let Some(store) = self.known_families.get() {
-            self.families.reset();
-            for family in store.state() {
-                let status = family.0.as_ref().ok().and_then(|family| family.status.as_ref());
-                let ready = ready(status.map(|status| status.conditions.as_slice()));
-                self.families.with_label_values(&[ready]).inc();
-            }
+        if let Some(store) = self.known_relays.get() {
+            self.count_queue("Relay", store, |relay| relay.status.as_ref()?.observed_generation);
         }
+        if let Some(store) = self.known_families.get() {
+            count_by_readiness(&self.families, store, |family| {
+                Some(&family.status.as_ref()?.conditions)
+            });
+            self.count_queue("RelayFamily", store, |family| {
+                family.status.as_ref()?.observed_generation
+            });
+        }
+        if let Some(store) = self.known_sets.get() {
+            count_by_readiness(&self.sets, store, |set| Some(&set.status.as_ref()?.conditions));
+            self.count_queue("RelaySet", store, |set| set.status.as_ref()?.observed_generation);
+        }
+        if let Some(store) = self.known_pools.get() {
+            count_by_readiness(&self.pools, store, |pool| Some(&pool.status.as_ref()?.conditions));
+            self.count_queue("AddressPool", store, |pool| pool.status.as_ref()?.observed_generation);
+        }
+    }
+
+    fn count_queue<K>(&self, kind: &str, store: &Store<DeserializeGuard<K>>, answered: fn(&K) -> Option<i64>)
+    where
+        K: Resource<DynamicType = ()> + Clone + 'static,
+    {
+        let all = store.state();
+        let readable = all.iter().filter_map(|one| one.0.as_ref().ok());
+        let waiting = readable.filter(|one| waits(one.meta().generation, answered(one)));
+        let waiting = i64::try_from(waiting.count()).unwrap_or(i64::MAX);
+        self.queue.with_label_values(&[kind]).set(waiting);
     }
 
     /// `None` is a Relay that cannot be read.
@@ -94,6 +149,26 @@ impl Inventory {
             first_end = [first_end, end].into_iter().flatten().min();
         }
         self.first_end.set(first_end.unwrap_or_default());
+    }
+}
+
+/// A status speaks of a generation of the spec; a newer spec has not been answered yet.
+fn waits(generation: Option<i64>, answered: Option<i64>) -> bool {
+    generation > answered
+}
+
+fn count_by_readiness<K>(
+    gauges: &IntGaugeVec,
+    store: &Store<DeserializeGuard<K>>,
+    conditions: fn(&K) -> Option<&Vec<Condition>>,
+) where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    gauges.reset();
+    for one in store.state() {
+        let conditions = one.0.as_ref().ok().and_then(conditions);
+        let ready = ready(conditions.map(Vec::as_slice));
+        gauges.with_label_values(&[ready]).inc();
     }
 }
 
@@ -134,6 +209,12 @@ mod tests {
         assert_eq!(inventory.first_end.get(), 1_893_474_000);
     }
 
+    #[test]
+    fn a_spec_that_no_status_speaks_of_waits_for_its_round() {
+        assert!(waits(Some(1), None) && waits(Some(2), Some(1)));
+        assert!(!waits(Some(2), Some(2)));
+    }
+
     /// A dashboard or an alert that asks for what nobody tells would be empty for ever.
     #[test]
     fn dashboards_and_alerts_ask_for_what_is_told() {
@@ -141,6 +222,9 @@ mod tests {
         let inventory = Inventory::new(&registry).unwrap();
         inventory.count_relays([Some(&relay("True", 1))].into_iter());
         inventory.families.with_label_values(&["True"]).inc();
+        inventory.sets.with_label_values(&["True"]).inc();
+        inventory.pools.with_label_values(&["True"]).inc();
+        inventory.queue.with_label_values(&["Relay"]).set(1);
         let telemetry = crate::telemetry::Telemetry::new().unwrap();
         drop(telemetry.begin_round("Relay"));
         telemetry.api_writes.with_label_values(&["Pod", "create", "ok"]).inc();

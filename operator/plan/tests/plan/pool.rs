@@ -41,6 +41,7 @@ fn seen(spec: Value, wanted: usize) -> PoolObserved {
         pool: pool("eu", 0, spec),
         others: Vec::new(),
         claims: claims(0..wanted),
+        kept: Vec::new(),
     }
 }
 
@@ -100,6 +101,73 @@ fn who_has_a_place_keeps_it_whoever_comes_and_goes() {
         assert_eq!(after[name], before[name]);
     }
     assert!(!after.contains_key("r1") && after.contains_key("a0"));
+}
+
+#[test]
+fn a_place_is_kept_for_as_long_as_the_keys_are() {
+    let mut spec = two_addresses();
+    spec["maxRelaysPerAddress"] = json!(1);
+    let mut seen = seen(spec, 2);
+    settle(&mut seen);
+    let before = places(&seen);
+    let gone = seen.claims.remove(1);
+    seen.kept = vec![gone.clone()];
+    let next = Claim {
+        namespace: "tor".into(),
+        relay: "r9".into(),
+    };
+    seen.claims.push(next.clone());
+    settle(&mut seen);
+    let kept: Vec<bool> = seen
+        .pool
+        .status
+        .as_ref()
+        .unwrap()
+        .allocations
+        .iter()
+        .map(|one| one.kept)
+        .collect();
+    assert_eq!((places(&seen), kept), (before.clone(), vec![false, true]));
+    let (reason, message) = ready(&seen);
+    assert_eq!(reason, "Exhausted");
+    assert!(message.contains("1 places are kept"), "{message}");
+
+    // Back again, it has what it had; and once its keys are gone for good, so is its place.
+    seen.claims = vec![seen.claims[0].clone(), gone];
+    seen.kept.clear();
+    settle(&mut seen);
+    assert_eq!((places(&seen), ready(&seen).0.as_str()), (before, "Allocated"));
+    seen.claims[1] = next;
+    settle(&mut seen);
+    assert!(places(&seen).contains_key("r9") && !places(&seen).contains_key("r1"));
+}
+
+/// Two Services cannot have one NodePort, and two pods on one node not one port of it.
+#[test]
+fn ports_that_addresses_share_are_given_once() {
+    let addresses = json!([{"ipv4": "203.0.113.7", "node": "n1"}, {"ipv4": "203.0.113.8", "node": "n1"}, {"ipv4": "203.0.113.9", "node": "n2"}]);
+    let ports_of = |exposure: &str, relays| {
+        let spec = json!({"exposure": exposure, "ports": {"first": 30_001, "last": 30_004}, "addresses": addresses});
+        let mut seen = seen(spec, relays);
+        settle(&mut seen);
+        (
+            places(&seen).into_values().collect::<BTreeSet<_>>(),
+            ready(&seen).0,
+            seen.pool.status.unwrap().free,
+        )
+    };
+    let (given, ..) = ports_of("NodePort", 4);
+    assert_eq!(given.iter().map(|(_, port)| port).collect::<BTreeSet<_>>().len(), 4);
+    assert_eq!(ports_of("NodePort", 4).2, 0);
+    assert_eq!(ports_of("NodePort", 5).1, "Exhausted");
+    let (given, ..) = ports_of("HostNetwork", 6);
+    let on_n1 = given
+        .iter()
+        .filter(|(address, _)| address != "203.0.113.9")
+        .map(|(_, port)| port);
+    assert_eq!(on_n1.collect::<BTreeSet<_>>().len(), 4, "{given:?}");
+    let (given, ..) = ports_of("LoadBalancer", 3);
+    assert!(given.iter().all(|(_, port)| *port == 30_001), "{given:?}");
 }
 
 #[test]
@@ -167,6 +235,7 @@ fn relay_of(mut spec: Value, level: Option<&str>) -> World {
             namespace: "tor".into(),
             relay: "demo".into(),
         }],
+        kept: Vec::new(),
     };
     settle(&mut seen);
     world.seen.pool = PoolSeen::There {
