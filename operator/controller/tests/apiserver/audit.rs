@@ -11,7 +11,7 @@ kind: Policy
 omitStages: [RequestReceived, ResponseStarted]
 rules:
   - level: Metadata
-    users: ['system:serviceaccount:relayfleet-system:relayfleet']
+    users: ['system:serviceaccount:relayfleet-system:relayfleet', 'system:serviceaccount:relayfleet-one:relayfleet']
   - level: None
 ";
 
@@ -57,11 +57,22 @@ pub(crate) fn count(server: &Server, namespace: &str, verb: &str, resource: &str
     writes(server, namespace).iter().filter(this).count()
 }
 
+/// What was refused for want of rights, but for the one thing that a story lets the operator try in vain.
+pub(crate) fn forbidden(server: &Server) -> Vec<Request> {
+    let in_vain = |request: &Request| request.verb == "delete" && request.namespace == "destroyed";
+    let all = all_requests(server).into_iter();
+    all.filter(|request| request.code == 403 && !in_vain(request)).collect()
+}
+
 pub(crate) fn all_requests(server: &Server) -> Vec<Request> {
+    requests_of(server, OPERATOR)
+}
+
+pub(crate) fn requests_of(server: &Server, user: &str) -> Vec<Request> {
     let log = std::fs::read_to_string(server.path("audit.log")).unwrap_or_default();
     let entries = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
     entries
-        .filter(|entry| entry["user"]["username"] == OPERATOR)
+        .filter(|entry| entry["user"]["username"] == user)
         .map(|entry| request(&entry))
         .collect()
 }

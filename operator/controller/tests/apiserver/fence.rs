@@ -113,6 +113,12 @@ fn a_node_that_is_gone_or_out_of_service_proves_the_pods_end() {
     scene.delete_by_force();
     scene.await_new_pod(&second);
     operator.stop();
+    let asked = audit::all_requests(&scene.server);
+    assert!(
+        asked
+            .iter()
+            .any(|one| one.verb == "get" && one.resource == "nodes" && one.name == "gone-2")
+    );
 }
 
 #[test]

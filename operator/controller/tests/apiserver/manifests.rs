@@ -2,6 +2,8 @@
 
 use serde_json::{Value, json};
 
+use crate::operator::Operator;
+use crate::rounds::Scene;
 use crate::server::server;
 
 fn relay(name: &str, change: Value) -> String {
@@ -227,6 +229,16 @@ fn bad_manifests_are_refused_with_field_and_remedy() {
             "spec.metrics.from",
             "write IPv4 networks",
         ),
+        (
+            json!({"role": "Bridge", "family": {"name": "oaks"}}),
+            "spec.family",
+            "a family's list would tell where the bridge is",
+        ),
+        (
+            json!({"addressPool": {"name": "eu"}, "address": {"source": "Static", "ipv4": "203.0.113.7"}}),
+            "spec.addressPool",
+            "the pool gives the address",
+        ),
         (json!({"metrics": {"port": 9035}}), "spec.metrics.port", "unknown field"),
         (
             json!({"network": {"configMap": {}}}),
@@ -235,6 +247,7 @@ fn bad_manifests_are_refused_with_field_and_remedy() {
         ),
         (json!({"exitPolicy": "accept *:*"}), "spec.exitPolicy", "unknown field"),
     ];
+    println!("{} bad Relays", cases.len());
     for (change, field, remedy) in cases {
         let refused = server
             .try_apply(&relay("bad", change.clone()))
@@ -256,6 +269,53 @@ fn bad_manifests_are_refused_with_field_and_remedy() {
             "{name}: {refused}"
         );
     }
+}
+
+/// What no rule in a definition can know is explained by a condition: field and remedy.
+#[test]
+#[ignore = "needs RELAYFLEET_BIN: run e2e/test apiserver"]
+fn what_cannot_be_refused_at_apply_is_explained_by_a_condition() {
+    let scene = Scene::new("explained");
+    let operator = Operator::start(&scene.server, scene.namespace);
+    let cases = [
+        (
+            json!({"family": {"name": "nobody"}}),
+            "FamilyMissing",
+            ["spec.family.name", "make it, or leave spec.family out"],
+        ),
+        (
+            json!({"addressPool": {"name": "nobody"}}),
+            "PoolMissing",
+            ["spec.addressPool.name", "make it, or leave"],
+        ),
+        (
+            json!({"network": {"configMap": {"name": "nobody"}}}),
+            "NetworkMissing",
+            ["spec.network.configMap", "make it"],
+        ),
+        (json!({"engine": "Tor"}), "NoImage", ["spec.engine", "set spec.image"]),
+        (
+            json!({"role": "Exit", "exit": {"policy": ["accept 1.2.3:80"]}}),
+            "SpecInvalid",
+            ["spec.exit.policy[0]", "for example accept *:443"],
+        ),
+        (
+            json!({"pod": {"affinity": {"podAffinity": "near"}}}),
+            "SpecInvalid",
+            ["spec.pod.affinity", "kubectl explain"],
+        ),
+    ];
+    for (change, reason, texts) in cases {
+        scene
+            .server
+            .try_kubectl(&["-n", scene.namespace, "delete", "relay", "demo"]);
+        scene.apply_relay_with(change.clone());
+        let said = scene.await_reason("ConfigAccepted", reason);
+        let message = said["message"].as_str().unwrap();
+        assert!(texts.iter().all(|text| message.contains(text)), "{change}: {message}");
+        assert!(scene.get("pod/demo").is_none());
+    }
+    operator.stop();
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::server::{KEYS, Server, await_yes};
+use crate::server::{HOME_OF_ONE, KEYS, Server, await_yes};
 
 /// One process; killed if the test forgets it.
 pub(crate) struct Operator {
@@ -33,18 +33,30 @@ impl Operator {
         Self::run(server, namespace, instance, &[&[watched.as_str()], more].concat())
     }
 
+    /// As the chart installs it with `watchNamespace`, under that chart's roles.
+    pub(crate) fn start_of_one_namespace(server: &Server, namespace: &str) -> Self {
+        let more = [&*format!("--watch-namespace={namespace}"), "--relay-image=relay:1"];
+        let homes = ["operator-of-one", HOME_OF_ONE, HOME_OF_ONE];
+        Self::run_as(server, homes, namespace, "one", &more)
+    }
+
     fn run(server: &Server, namespace: &str, instance: &str, more: &[&str]) -> Self {
+        Self::run_as(server, ["operator", KEYS, namespace], namespace, instance, more)
+    }
+
+    /// `user`, where keys are kept, and where its Lease is.
+    fn run_as(server: &Server, [user, keys, lease]: [&str; 3], namespace: &str, instance: &str, more: &[&str]) -> Self {
         let log = server.path(&format!("operator-{namespace}-{instance}-{:?}.log", Instant::now()));
         let process = Command::new(env!("CARGO_BIN_EXE_operator"))
             .arg("--kubeconfig")
-            .arg(server.path("operator.kubeconfig"))
+            .arg(server.path(&format!("{user}.kubeconfig")))
             .args(["--listen=127.0.0.1:0", "--lease-seconds=5"])
             .args(more)
             .arg(format!("--instance={namespace}-{instance}"))
-            .arg(format!("--custody-namespace={KEYS}"))
+            .arg(format!("--custody-namespace={keys}"))
             .args([
                 "--lease-name=relayfleet".to_owned(),
-                format!("--lease-namespace={namespace}"),
+                format!("--lease-namespace={lease}"),
             ])
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())

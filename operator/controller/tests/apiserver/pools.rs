@@ -5,9 +5,10 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 
 use crate::audit;
+use crate::chart::OF_ALL_NAMESPACES;
 use crate::operator::Operator;
 use crate::rounds::Scene;
-use crate::server::{await_yes, server, server_alone};
+use crate::server::{KEYS, await_yes, server, server_alone};
 
 fn pool(name: &str, spec: Value) -> String {
     json!({
@@ -95,17 +96,54 @@ fn relays_of_all_namespaces_share_a_pool_and_nothing_is_given_twice() {
     assert_eq!(pod["spec"]["containers"][0]["ports"][0]["hostPort"], 9001);
     assert_eq!(pod["spec"]["nodeSelector"]["kubernetes.io/hostname"], "n9");
 
-    // Who goes makes room; who stays keeps what it has.
+    // Who goes is expected back while its keys are kept, and nobody else gets its place; without keys it is free.
+    let birch = held.iter().find(|one| one["relay"] == "birch").unwrap();
     server.kubectl(&["-n", "one", "delete", "relay", "birch"]);
+    let kept = |name: &str| {
+        let held = ledger(name)["allocations"].as_array().unwrap().clone();
+        held.into_iter().find(|one| one["kept"] == true)
+    };
+    await_yes("a place that is kept", || kept("eu").is_some());
+    let place = kept("eu").unwrap();
+    assert_eq!((&place["ipv4"], &place["port"]), (&birch["ipv4"], &birch["port"]));
+    server.apply(&relay("one", "birch", "eu"));
+    await_yes("a place taken up again", || kept("eu").is_none());
+    assert!(ledger("eu")["allocations"].as_array().unwrap().contains(birch));
+    server.kubectl(&["-n", "one", "delete", "relay", "birch"]);
+    await_yes("a place that is kept", || kept("eu").is_some());
+    let secret = ["-n", KEYS, "delete", "secret", "one.birch.identity", "--wait=false"];
+    server.kubectl(&secret);
+    let free = json!({"metadata": {"finalizers": null}}).to_string();
+    server.kubectl(&[
+        "-n",
+        KEYS,
+        "patch",
+        "secret",
+        "one.birch.identity",
+        "--type=merge",
+        "-p",
+        &free,
+    ]);
+    server.kubectl(&["annotate", "addresspool", "eu", "look=again"]);
     await_yes("a place that is free again", || ledger("eu")["allocated"] == 2);
     let left = ledger("eu")["allocations"].as_array().unwrap().clone();
     assert!(left.iter().all(|one| held.contains(one)), "{left:?}");
+    let told = server.kubectl(&["describe", "addresspool", "eu"]);
+    assert!(told.contains("PlacesChanged") && told.contains("Allocated"), "{told}");
     operator.stop();
     let forbidden: Vec<_> = audit::all_requests(server)
         .into_iter()
         .filter(|request| request.code == 403)
         .collect();
     assert!(forbidden.is_empty(), "{forbidden:?}");
+    // What only an operator of all namespaces may do: each of it is done.
+    let asked: BTreeSet<String> = audit::all_requests(server)
+        .iter()
+        .map(|request| format!("{} {}", request.verb, request.resource))
+        .collect();
+    for right in OF_ALL_NAMESPACES.iter().filter(|right| **right != "get nodes") {
+        assert!(asked.contains(*right), "granted, but never used: {right}");
+    }
 }
 
 #[test]

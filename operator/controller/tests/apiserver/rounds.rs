@@ -121,36 +121,34 @@ impl Scene {
 
     /// `verb resource` of all that the chart's roles let the operator do.
     pub(crate) fn rights(&self) -> Vec<String> {
-        let of = |kind: &str, name: &str| {
-            let role = self
-                .server
-                .kubectl(&["-n", "relayfleet-system", "get", kind, name, "-o", "json"]);
-            serde_json::from_str::<Value>(&role).unwrap()["rules"]
-                .as_array()
-                .unwrap()
-                .clone()
-        };
-        let rules = [
-            of("clusterrole", "relayfleet-system-relayfleet"),
-            of("role", "relayfleet-lease"),
+        let home = "relayfleet-system";
+        let lease = self.rights_of("role", home, "relayfleet-lease");
+        [
+            self.rights_of("clusterrole", home, "relayfleet-system-relayfleet"),
+            lease,
         ]
-        .concat();
+        .concat()
+    }
+
+    /// `verb resource` of a role.
+    pub(crate) fn rights_of(&self, kind: &str, namespace: &str, name: &str) -> Vec<String> {
+        let role = self.server.kubectl(&["-n", namespace, "get", kind, name, "-o", "json"]);
+        let role: Value = serde_json::from_str(&role).unwrap();
         let words = |rule: &Value, field: &str| -> Vec<String> {
-            rule[field]
-                .as_array()
-                .unwrap()
-                .iter()
-                .map(|word| word.as_str().unwrap().to_owned())
-                .collect()
+            let words = rule[field].as_array().unwrap().iter();
+            words.map(|word| word.as_str().unwrap().to_owned()).collect()
         };
         let of_rule = |rule: &Value| -> Vec<String> {
             let (verbs, resources) = (words(rule, "verbs"), words(rule, "resources"));
-            verbs
-                .iter()
-                .flat_map(|verb| resources.iter().map(move |resource| format!("{verb} {resource}")))
-                .collect()
+            let each = |verb: &String| {
+                resources
+                    .iter()
+                    .map(|resource| format!("{verb} {resource}"))
+                    .collect::<Vec<_>>()
+            };
+            verbs.iter().flat_map(each).collect()
         };
-        rules.iter().flat_map(of_rule).collect()
+        role["rules"].as_array().unwrap().iter().flat_map(of_rule).collect()
     }
 }
 

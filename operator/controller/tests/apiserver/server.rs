@@ -20,6 +20,12 @@ pub(crate) const KEYS: &str = "relayfleet-keys";
 /// The operator's ServiceAccount, as the chart makes it.
 pub(crate) const OPERATOR: &str = "system:serviceaccount:relayfleet-system:relayfleet";
 
+/// Where the operator of one namespace is at home.
+pub(crate) const HOME_OF_ONE: &str = "relayfleet-one";
+
+/// The ServiceAccount of an operator of one namespace.
+pub(crate) const OPERATOR_OF_ONE: &str = "system:serviceaccount:relayfleet-one:relayfleet";
+
 /// Killed, and its files removed, when the last test that uses it ends.
 pub(crate) struct Server {
     folder: tempfile::TempDir,
@@ -63,6 +69,7 @@ impl Server {
         };
         server.write_kubeconfig("admin", secure);
         server.write_kubeconfig("operator", secure);
+        server.write_kubeconfig("operator-of-one", secure);
         await_yes("the API server to be ready", || {
             server.try_kubectl(&["get", "--raw=/readyz"]).status.success()
         });
@@ -186,11 +193,17 @@ impl Server {
 }
 
 impl Drop for Server {
+    /// All stories run under the chart's roles: whatever they did, nothing was forbidden.
     fn drop(&mut self) {
+        let forbidden = super::audit::forbidden(self);
         for child in [&mut self.apiserver, &mut self.etcd] {
             let _ = child.kill();
             let _ = child.wait();
         }
+        assert!(
+            std::thread::panicking() || forbidden.is_empty(),
+            "forbidden: {forbidden:?}"
+        );
     }
 }
 
@@ -202,7 +215,10 @@ pub(crate) const KUBERNETES: &str = "--kube-version=1.35.4";
 fn write_files(folder: &Path) {
     let key = RsaSecret::generate(&mut rand::rng()).unwrap().to_pem().unwrap();
     fs::write(folder.join("accounts.key"), key.as_bytes()).unwrap();
-    let tokens = format!("admin,admin,1,system:masters\noperator,{OPERATOR},2,system:authenticated\n");
+    let tokens = format!(
+        "admin,admin,1,system:masters\noperator,{OPERATOR},2,system:authenticated\n\
+         operator-of-one,{OPERATOR_OF_ONE},3,system:authenticated\n"
+    );
     fs::write(folder.join("tokens.csv"), tokens).unwrap();
     fs::write(folder.join("audit.yaml"), super::audit::POLICY).unwrap();
 }
