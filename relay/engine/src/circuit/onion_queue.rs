@@ -1,6 +1,8 @@
 //! Circuit handshakes that wait for the public-key workers (C tor `onion_queue.c`).
 //!
-//! The queue's limit is time: who would wait longer than its client has patience is refused at once.
+//! The queue's limit is time: who would wait longer than its client has patience is refused at once. Channels take turns,
+//! so that one that floods waits for itself and not the others for it. C tor has one line for all, in which a flood takes
+//! nearly every place.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -23,7 +25,12 @@ struct Waiting {
 
 /// All handshakes of a shard that are not answered yet.
 pub(crate) struct OnionQueue {
-    waiting: VecDeque<Waiting>,
+    /// By channel; none is empty.
+    lines: HashMap<Key, VecDeque<Waiting>>,
+    /// Channels with a line, the one whose turn it is first.
+    round: VecDeque<Key>,
+    /// In all lines together.
+    waiting: usize,
     in_flight: HashMap<Ticket, Key>,
     next_ticket: u64,
     /// Smoothed time between answers while the workers are busy: workers count in by themselves.
@@ -45,7 +52,9 @@ impl OnionQueue {
     /// An empty queue; its tickets are counted from `next_ticket`.
     pub(crate) fn named_from(next_ticket: u64) -> Self {
         Self {
-            waiting: VecDeque::new(),
+            lines: HashMap::new(),
+            round: VecDeque::new(),
+            waiting: 0,
             in_flight: HashMap::new(),
             next_ticket,
             pace: Duration::ZERO,
@@ -53,19 +62,45 @@ impl OnionQueue {
         }
     }
 
-    /// Whether one more would be answered in time.
-    pub(crate) fn has_room(&self, parameters: &Parameters) -> bool {
+    /// Whether one more of this channel would be answered in time.
+    pub(crate) fn has_room(&self, channel: Key, parameters: &Parameters) -> bool {
         let wait_ms_max = parameters.clamped("MaxOnionQueueDelay", 1_750, 1, 60_000) as u64;
-        let estimate = self.pace.saturating_mul(self.waiting.len() as u32);
-        self.waiting.len() < ALWAYS_WELCOME || estimate <= Duration::from_millis(wait_ms_max)
+        // As many rounds as it would stand in its own line, each of one for every channel.
+        let rounds = self.lines.get(&channel).map_or(0, VecDeque::len) + 1;
+        let ahead = rounds.saturating_mul(self.round.len()).min(self.waiting);
+        let estimate = self.pace.saturating_mul(u32::try_from(ahead).unwrap_or(u32::MAX));
+        self.waiting < ALWAYS_WELCOME || estimate <= Duration::from_millis(wait_ms_max)
     }
 
-    pub(crate) fn push(&mut self, circuit: Key, since: Duration, request: OnionRequest) {
-        self.waiting.push_back(Waiting {
+    pub(crate) fn push(&mut self, channel: Key, circuit: Key, since: Duration, request: OnionRequest) {
+        let line = self.lines.entry(channel).or_default();
+        if line.is_empty() {
+            self.round.push_back(channel);
+        }
+        line.push_back(Waiting {
             circuit,
             since,
             request,
         });
+        self.waiting += 1;
+    }
+
+    fn first(&self) -> Option<&Waiting> {
+        self.lines.get(self.round.front()?)?.front()
+    }
+
+    /// Takes the first one out; its channel goes to the end of the round.
+    fn take_first(&mut self) -> Option<Waiting> {
+        let channel = self.round.pop_front()?;
+        let line = self.lines.get_mut(&channel)?;
+        let first = line.pop_front();
+        self.waiting -= usize::from(first.is_some());
+        if line.is_empty() {
+            self.lines.remove(&channel);
+        } else {
+            self.round.push_back(channel);
+        }
+        first
     }
 
     /// Nobody needs the answer any more.
@@ -73,24 +108,24 @@ impl OnionQueue {
         self.in_flight.remove(&ticket);
     }
 
-    /// When the oldest has waited for too long.
+    /// When the one whose turn is next has waited for too long.
     pub(crate) fn deadline(&self, parameters: &Parameters) -> Option<Duration> {
-        self.waiting.front().map(|first| first.since + cutoff(parameters))
+        self.first().map(|first| first.since + cutoff(parameters))
     }
 
     pub(crate) fn next(&mut self, now: Duration, parameters: &Parameters) -> Turn {
-        let Some(first) = self.waiting.front() else {
+        let Some(first) = self.first() else {
             return Turn::Nothing;
         };
         if now >= first.since + cutoff(parameters) {
-            return self.waiting.pop_front().map_or(Turn::Nothing, |late| {
+            return self.take_first().map_or(Turn::Nothing, |late| {
                 Turn::TooLate(late.circuit, late.request.handshake)
             });
         }
         if self.in_flight.len() >= IN_FLIGHT_MAX {
             return Turn::Nothing;
         }
-        let Some(first) = self.waiting.pop_front() else {
+        let Some(first) = self.take_first() else {
             return Turn::Nothing;
         };
         if self.in_flight.is_empty() {
@@ -119,7 +154,53 @@ fn cutoff(parameters: &Parameters) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use relay_formats::fingerprint::{Ed25519Identity, RsaIdentity};
+
     use super::*;
+    use crate::settings::{Defences, Settings, StreamServices};
+
+    fn key(number: u32) -> Key {
+        let mut slab = crate::slab::Slab::new();
+        (0..=number).map(|_| slab.insert(())).last().unwrap()
+    }
+
+    fn request() -> OnionRequest {
+        OnionRequest {
+            handshake: Handshake::Ntor,
+            client: Vec::new(),
+            settings: std::sync::Arc::new(Settings {
+                rsa_identity: RsaIdentity([1; 20]),
+                ed25519_identity: Ed25519Identity([2; 32]),
+                advertised: Vec::new(),
+                onion_keys: Vec::new(),
+                extend_allow_private_addresses: false,
+                services: StreamServices::default(),
+                defences: Defences::default(),
+            }),
+            network: std::sync::Arc::default(),
+            seed: [0; 32],
+        }
+    }
+
+    #[test]
+    fn a_channel_that_floods_waits_for_itself_and_a_newcomer_is_next() {
+        let parameters = Parameters::default();
+        let mut queue = OnionQueue::named_from(0);
+        let (flood, newcomer) = (key(0), key(1));
+        // Slow workers: 10 ms each.
+        queue.pace = Duration::from_millis(10);
+        while queue.has_room(flood, &parameters) {
+            queue.push(flood, key(2), Duration::ZERO, request());
+        }
+        assert!(queue.waiting >= 175 && queue.waiting < 180, "1.75 s: {}", queue.waiting);
+        assert!(queue.has_room(newcomer, &parameters));
+        queue.push(newcomer, key(3), Duration::ZERO, request());
+        let turns = (0..2).filter_map(|_| match queue.next(Duration::ZERO, &parameters) {
+            Turn::Work(_, circuit, _) => Some(circuit),
+            _ => None,
+        });
+        assert!(turns.collect::<Vec<_>>().contains(&key(3)));
+    }
 
     /// tor#41266: with a cutoff of 0 every handshake was too late.
     #[test]

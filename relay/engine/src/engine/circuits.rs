@@ -143,7 +143,7 @@ impl Engine {
         let create = Create2::take(&mut Reader::new(body)).map_err(|_| DestroyReason::TorProtocol)?;
         let handshake = Handshake::of_number(create.handshake_type).ok_or(DestroyReason::TorProtocol)?;
         let settings = self.settings.clone().ok_or(DestroyReason::Internal)?;
-        if !self.onions.has_room(&self.network.parameters) {
+        if !self.onions.has_room(key, &self.network.parameters) {
             self.note_dropped(handshake);
             return Err(DestroyReason::ResourceLimit);
         }
@@ -155,7 +155,7 @@ impl Engine {
             seed: self.dice.random(),
         };
         let circuit = self.seat_new(key, circ_id);
-        self.onions.push(circuit, now.steady, request);
+        self.onions.push(key, circuit, now.steady, request);
         self.feed_workers(now, outbox);
         Ok(())
     }
