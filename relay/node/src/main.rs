@@ -5,6 +5,11 @@ use std::process::ExitCode;
 use relay_node::cli::{self, Command};
 use relay_node::{startup, supervisor};
 
+/// Ten thousand queues that grow and shrink would tear holes into the C library's heap, which it gives back from its end
+/// only.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() -> ExitCode {
     let line = match cli::parse(std::env::args().skip(1)) {
         Ok(line) => line,
