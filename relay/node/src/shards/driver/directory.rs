@@ -1,6 +1,6 @@
 //! Directory streams: they end in this process, at the directory server that all shards share.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::mem;
 use std::time::{Duration, SystemTime};
 
@@ -16,14 +16,25 @@ const REQUEST_BYTES_MAX: usize = 64 * 1024;
 /// How often stalled streams are looked for, while there are any streams.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 
+/// Bytes of answers given in a round, all streams together: as much as a link is read in one. So documents that a crowd
+/// asks for cost other people's cells half of the shard at most, and none of it while those come slowly.
+const ROUND_BYTES_MAX: usize = 64 * 1024;
+
 /// The open ones.
 #[derive(Default)]
 pub(super) struct DirectoryStreams {
     open: HashMap<StreamId, Conversation>,
+    /// Those for which the engine has room, and how much, in order.
+    to_answer: VecDeque<(StreamId, usize)>,
     sweep_at: Option<Duration>,
 }
 
 impl DirectoryStreams {
+    /// Whether anybody waits for a part of an answer.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.to_answer.is_empty()
+    }
+
     /// Whether this stream is one of them.
     pub(super) fn has(&self, stream: StreamId) -> bool {
         self.open.contains_key(&stream)
@@ -71,9 +82,25 @@ impl Driver {
 
     /// The engine has room for more of the answer.
     pub(super) fn read_answer(&mut self, stream: StreamId, bytes_max: usize) {
+        self.directory.to_answer.push_back((stream, bytes_max));
+    }
+
+    /// Answers as many as have their turn in this round.
+    pub(super) fn answer_some(&mut self) {
+        let mut left = ROUND_BYTES_MAX;
+        while left > 0
+            && let Some((stream, bytes_max)) = self.directory.to_answer.pop_front()
+        {
+            left = left.saturating_sub(self.answer(stream, bytes_max));
+            self.do_all();
+        }
+    }
+
+    /// Gives the engine what it has room for; how many bytes.
+    fn answer(&mut self, stream: StreamId, bytes_max: usize) -> usize {
         let now = self.now();
         let Some(conversation) = self.directory.open.get_mut(&stream) else {
-            return;
+            return 0;
         };
         let mut bytes = Vec::with_capacity(bytes_max.min(REQUEST_BYTES_MAX));
         let more = conversation.say(bytes_max, now, &mut bytes);
@@ -86,6 +113,7 @@ impl Driver {
         if over {
             self.end_directory(stream, EndReason::Done);
         }
+        bytes.len()
     }
 
     pub(super) fn close_directory(&mut self, stream: StreamId) {
