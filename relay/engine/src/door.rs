@@ -214,6 +214,12 @@ pub enum Effect {
         /// Which session.
         channel: ChannelId,
     },
+    /// The link handshake is through. Until this is said, the driver may end the session at any time: for taking too long,
+    /// or because too many others wait as well.
+    Opened {
+        /// Which session.
+        channel: ChannelId,
+    },
     /// End the session after what `written` holds for it has gone out. `ChannelDown` follows.
     Close {
         /// Which session.

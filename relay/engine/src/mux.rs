@@ -16,7 +16,11 @@ pub(crate) const CELLS_WAITING_MAX: i32 = 2_500;
 /// What a cell in a queue costs.
 pub(crate) const CELL_MEMORY_BYTES: u64 = size_of::<WaitingCell>() as u64;
 
-const CHUNK_CELLS: usize = 64;
+/// As many as fit into 32 KiB, which allocators cut without a rest.
+const CHUNK_CELLS: usize = 63;
+const CHUNK_BYTES: u64 = CHUNK_CELLS as u64 * CELL_MEMORY_BYTES;
+/// All of a chunk's cells in use.
+const FULL: u64 = (1 << CHUNK_CELLS) - 1;
 /// Free chunks that are kept for the next burst: 2 MiB.
 const SPARE_CHUNKS_MAX: usize = 64;
 const NOBODY: u32 = u32::MAX;
@@ -40,8 +44,10 @@ impl WaitingCell {
 }
 
 struct Chunk {
-    /// One bit a cell, set while it is in use.
+    /// One bit a cell, the lowest first, set while it is in use.
     used: u64,
+    /// Its place in `roomy`, while it is there.
+    roomy_at: usize,
     cells: Vec<WaitingCell>,
 }
 
@@ -53,6 +59,8 @@ pub(crate) struct Pool {
     /// Places in `chunks` without a chunk.
     vacant: Vec<u32>,
     spare_chunks: usize,
+    /// Chunks with a cell in use.
+    chunks_used: usize,
     cells_waiting: usize,
     now: Duration,
 }
@@ -64,6 +72,7 @@ impl Pool {
             roomy: Vec::new(),
             vacant: Vec::new(),
             spare_chunks: 0,
+            chunks_used: 0,
             cells_waiting: 0,
             now: Duration::ZERO,
         }
@@ -85,6 +94,11 @@ impl Pool {
         self.cells_waiting
     }
 
+    /// Memory that they take: a chunk is taken whole by its last cell.
+    pub(crate) fn bytes_used(&self) -> u64 {
+        self.chunks_used as u64 * CHUNK_BYTES
+    }
+
     fn cell(&mut self, at: u32) -> Option<&mut WaitingCell> {
         let chunk = self.chunks.get_mut(at as usize / CHUNK_CELLS)?.as_mut()?;
         chunk.cells.get_mut(at as usize % CHUNK_CELLS)
@@ -100,6 +114,7 @@ impl Pool {
         };
         if chunk.used == 0 {
             self.spare_chunks = self.spare_chunks.saturating_sub(1);
+            self.chunks_used += 1;
         }
         let slot = (!chunk.used).trailing_zeros() as usize;
         // Filled where it lies: made first and moved then, it would be copied twice.
@@ -112,7 +127,7 @@ impl Pool {
             cell.body.copy_from_slice(body);
         }
         chunk.used |= 1 << slot;
-        if chunk.used == u64::MAX {
+        if chunk.used == FULL {
             self.roomy.pop();
         }
         self.cells_waiting += 1;
@@ -122,6 +137,7 @@ impl Pool {
     fn grow(&mut self) -> u32 {
         let chunk = Some(Chunk {
             used: 0,
+            roomy_at: self.roomy.len(),
             cells: Vec::with_capacity(CHUNK_CELLS),
         });
         let index = match self.vacant.pop() {
@@ -147,7 +163,8 @@ impl Pool {
             return;
         };
         let Some(chunk) = place.as_mut() else { return };
-        if chunk.used == u64::MAX {
+        if chunk.used == FULL {
+            chunk.roomy_at = self.roomy.len();
             self.roomy.push(index);
         }
         chunk.used &= !(1 << (at as usize % CHUNK_CELLS));
@@ -155,12 +172,27 @@ impl Pool {
         if chunk.used != 0 {
             return;
         }
+        self.chunks_used -= 1;
         self.spare_chunks += 1;
         if self.spare_chunks > SPARE_CHUNKS_MAX {
+            let roomy_at = chunk.roomy_at;
             *place = None;
             self.spare_chunks -= 1;
             self.vacant.push(index);
-            self.roomy.retain(|roomy| *roomy != index);
+            self.leave_roomy(roomy_at);
+        }
+    }
+
+    /// The last one takes its place: a queue of 250,000 chunks must be given back as fast as one of ten.
+    fn leave_roomy(&mut self, at: usize) {
+        if at >= self.roomy.len() {
+            return;
+        }
+        self.roomy.swap_remove(at);
+        if let Some(moved) = self.roomy.get(at)
+            && let Some(Some(chunk)) = self.chunks.get_mut(*moved as usize)
+        {
+            chunk.roomy_at = at;
         }
     }
 }

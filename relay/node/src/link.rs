@@ -70,6 +70,10 @@ pub struct Link {
     pub wants: bool,
     /// Sealed bytes that the socket has not taken yet. At most one batch.
     pub unsent: Vec<u8>,
+    /// How many bytes of it and of the session are in the shard's sum.
+    pub counted_bytes: usize,
+    /// On the driver's steady clock: since when there has always been something unsent.
+    pub stuck_since: Option<Duration>,
     /// The socket takes no more until it says so.
     pub blocked: bool,
     /// The peer has ended its side, or the connection broke; what it said before may still be unread.
@@ -88,6 +92,11 @@ pub enum Incoming {
 }
 
 impl Link {
+    /// Memory that it holds for its peer.
+    pub fn held_bytes(&self) -> usize {
+        self.unsent.capacity() + self.session.unfinished_capacity()
+    }
+
     /// Reads what is there, into `room`.
     ///
     /// # Errors

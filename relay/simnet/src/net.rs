@@ -361,6 +361,7 @@ impl Net {
                         self.events.push_back(Event::Down { end: session.other });
                     }
                 }
+                Effect::Opened { .. } => {}
                 Effect::Report(report) => state.reports.push(report),
                 effect @ (Effect::OpenStream { .. }
                 | Effect::OpenDirectory { .. }

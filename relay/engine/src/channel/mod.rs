@@ -47,6 +47,10 @@ pub(crate) struct Channel {
     pub(crate) width: CircIdWidth,
     /// The beginning of a cell, or what is held back while the handshake waits for the driver.
     pub(crate) unread: Vec<u8>,
+    /// How many of these bytes are in the shard's sum.
+    pub(crate) unread_counted: usize,
+    /// When no whole cell was left of them for the last time.
+    pub(crate) unread_since: Duration,
     circuits: HashMap<u32, Seat>,
     /// Cells come in runs: the circuit of the last one.
     recent: Option<(u32, Seat)>,
@@ -90,6 +94,8 @@ impl Channel {
             link: None,
             width: CircIdWidth::Two,
             unread: Vec::new(),
+            unread_counted: 0,
+            unread_since: now,
             circuits: HashMap::new(),
             recent: None,
             control: Vec::new(),

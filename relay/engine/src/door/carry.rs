@@ -156,6 +156,8 @@ pub(crate) enum Note {
     Crossed { circuit: Key, other: Key },
     /// To the other side of a rendezvous: so many of its cells are on their way.
     CrossedWritten { circuit: Key, other: Key, cells: u32 },
+    /// To all others: more waits in queues than may, and most of it is not here.
+    MemoryFull,
     /// About onion services.
     Errand(Box<Errand>),
     /// To the home of a relay: there is a channel to it.

@@ -21,6 +21,8 @@ pub struct Commons {
     pub addresses: Addresses,
     /// Bytes that wait in all shards' queues.
     pub(crate) queued_bytes: Arc<AtomicU64>,
+    /// Bytes that their drivers hold for peers.
+    held_bytes: Arc<AtomicU64>,
 }
 
 impl Commons {
@@ -29,12 +31,52 @@ impl Commons {
         Self {
             addresses: Addresses::new(seed),
             queued_bytes: Arc::default(),
+            held_bytes: Arc::default(),
         }
+    }
+
+    /// Bytes that a driver is going to hold for peers; it says what has changed.
+    pub fn holding(&self) -> Holding {
+        Holding {
+            all: Arc::clone(&self.held_bytes),
+            own: 0,
+        }
+    }
+
+    /// What all drivers hold for peers.
+    pub fn held_bytes(&self) -> u64 {
+        self.held_bytes.load(Ordering::Relaxed)
     }
 
     /// Bytes that wait in all shards' queues, as each of them said last.
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// A driver's share in what is held for peers; given back when it is dropped.
+pub struct Holding {
+    all: Arc<AtomicU64>,
+    own: u64,
+}
+
+impl Holding {
+    /// So many bytes from now on.
+    pub fn set(&mut self, bytes: u64) {
+        if bytes == self.own {
+            return;
+        }
+        match bytes.checked_sub(self.own) {
+            Some(more) => self.all.fetch_add(more, Ordering::Relaxed),
+            None => self.all.fetch_sub(self.own - bytes, Ordering::Relaxed),
+        };
+        self.own = bytes;
+    }
+}
+
+impl Drop for Holding {
+    fn drop(&mut self) {
+        self.set(0);
     }
 }
 

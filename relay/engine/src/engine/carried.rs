@@ -52,6 +52,8 @@ impl Engine {
             }
             Note::Ended { circuit, guest, reason } => return self.ended_abroad(from, circuit, guest, reason),
             Note::Leave { guest, told } => return self.guest_leaves(from, guest, told),
+            // All look at their memory after each input.
+            Note::MemoryFull => {}
             // Their bodies are taken above.
             Note::Forward { .. } | Note::Backward { .. } | Note::Crossed { .. } => {}
         }

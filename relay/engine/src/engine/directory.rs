@@ -35,6 +35,11 @@ impl Directory {
         self.own
     }
 
+    /// How many there are.
+    pub(super) fn shards(&self) -> NonZeroU16 {
+        self.shards
+    }
+
     /// The home of a relay, where it is another shard.
     pub(super) fn home_elsewhere(&self, rsa: &RsaIdentity) -> Option<ShardId> {
         let home = self.home(&rsa.0);

@@ -112,15 +112,30 @@ impl Engine {
                 Side::Guest => self.end_guest(now, seat.circuit, gone, None, outbox),
             }
         }
-        self.channels.remove(key);
+        if let Some(channel) = self.channels.remove(key) {
+            self.unread_bytes -= channel.unread_counted as u64;
+        }
         if let (Some(attempt), false) = (attempt, open) {
             self.attempt_failed(now, attempt, DestroyReason::ConnectFailed, outbox);
         }
     }
 
-    /// Finds the cells in what came, and handles each where it lies.
+    /// Takes what came, and counts what is left of it: the beginning of a cell.
     pub(super) fn received(&mut self, now: Now, id: ChannelId, bytes: &mut [u8], outbox: &mut Outbox) {
         let Some(&key) = self.channel_keys.get(&id) else { return };
+        let came = bytes.len();
+        self.take_cells(now, key, bytes, outbox);
+        let Some(channel) = self.channels.get_mut(key) else { return };
+        let (left, counted) = (channel.unread.len(), channel.unread_counted);
+        if left != counted + came {
+            channel.unread_since = now.steady;
+        }
+        channel.unread_counted = left;
+        self.unread_bytes = self.unread_bytes + left as u64 - counted as u64;
+    }
+
+    /// Finds the cells in what came, and handles each where it lies.
+    fn take_cells(&mut self, now: Now, key: Key, bytes: &mut [u8], outbox: &mut Outbox) {
         let mut rest = bytes;
         loop {
             // A cell may have closed the channel.
@@ -352,7 +367,8 @@ impl Engine {
             padding,
             reachability_reported: false,
         }));
-        let attempt = channel.attempt;
+        let (attempt, id) = (channel.attempt, channel.id);
+        outbox.effects.push(Effect::Opened { channel: id });
         self.arm(key, now);
         if let Some(attempt) = attempt {
             self.attempt_succeeded(now, attempt, key, outbox);

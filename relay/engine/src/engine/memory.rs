@@ -1,7 +1,9 @@
 //! What waits in queues, and what happens when it is too much (C tor `cell_queues_check_size`, `circuits_handle_oom`).
 //!
 //! Counted when an input is through, never in the middle of one: nothing is taken away below a handler's feet
-//! (TROVE-2026-043). The circuits whose cells or bytes have waited longest end first, until a tenth of the limit is free.
+//! (TROVE-2026-043). The circuits whose cells or bytes have waited longest end first, and channels that have begun a long
+//! cell, until a tenth of the limit is free. A shard that holds little leaves it to those that hold much: what waits with
+//! it is young or somebody's who does no harm.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,19 +12,29 @@ use relay_wire::relay_cells::DestroyReason;
 
 use super::{Engine, Verdict};
 use crate::circuit::{Seat, Side};
+use crate::door::carry::{Note, ShardId};
 use crate::door::{Effect, Now, Outbox, Report};
 use crate::mux::CELL_MEMORY_BYTES;
+use crate::slab::Key;
+
+/// Beginnings of cells that are no hoard: a cell of fixed length.
+const CELL_BYTES: usize = 514;
 
 /// One who may have to go.
 struct Hoarder {
     waited: Duration,
     bytes: u64,
-    seat: Seat,
+    who: Who,
+}
+
+enum Who {
+    Circuit(Seat),
+    Channel(Key),
 }
 
 impl Engine {
     fn queued_bytes(&self) -> u64 {
-        self.pool.cells_waiting() as u64 * CELL_MEMORY_BYTES + self.streams.backlog_bytes
+        self.pool.bytes_used() + self.streams.backlog_bytes + self.unread_bytes
     }
 
     /// Tells the other shards how much waits here.
@@ -37,17 +49,40 @@ impl Engine {
         before
     }
 
+    /// Whether a good part of what waits does so here: half of an even share.
+    fn holds_much(&self, all: u64) -> bool {
+        let shards = u64::from(self.directory.shards().get());
+        self.queued_bytes_told.saturating_mul(2 * shards) >= all
+    }
+
+    /// Wakes the others, so that whoever holds much looks at it as well; once for each time that memory is full.
+    fn tell_full(&mut self, outbox: &mut Outbox) {
+        if std::mem::replace(&mut self.full_told, true) {
+            return;
+        }
+        let own = self.directory.own();
+        for shard in (0..self.directory.shards().get()).map(ShardId).filter(|shard| *shard != own) {
+            outbox.carry.to(shard).note(Note::MemoryFull);
+        }
+    }
+
     /// Looks whether too much waits, and makes room.
     #[inline]
     pub(super) fn mind_memory(&mut self, now: Now, outbox: &mut Outbox) {
-        let all = self.tell_queued();
+        let engines = self.tell_queued();
+        let all = engines.saturating_add(self.commons.held_bytes());
         let settings = self.settings.as_ref();
         let Some(most) = settings.and_then(|settings| settings.defences.queued_bytes_max) else {
             return;
         };
-        if all >= most {
+        if all < most {
+            self.full_told = false;
+            return;
+        }
+        if self.holds_much(engines) {
             self.reclaim(now, all - most / 10 * 9, outbox);
         }
+        self.tell_full(outbox);
     }
 
     /// Ends circuits until so many bytes are free, or all that waits here is.
@@ -55,22 +90,27 @@ impl Engine {
     fn reclaim(&mut self, now: Now, bytes: u64, outbox: &mut Outbox) {
         let mut hoarders = self.hoarders(now.steady);
         hoarders.sort_by_key(|hoarder| std::cmp::Reverse(hoarder.waited));
-        let (mut circuits, mut freed) = (0, 0);
+        let (mut circuits, mut channels, mut freed) = (0, 0, 0);
         for hoarder in hoarders {
             if freed >= bytes {
                 break;
             }
             freed += hoarder.bytes;
-            circuits += 1;
             let reason = DestroyReason::ResourceLimit;
-            let verdict = match hoarder.seat.side {
+            let verdict = match hoarder.who {
                 // The reason is for the client, whoever owns the circuit.
-                Side::Guest => Verdict::end_seat(hoarder.seat, reason),
-                Side::Prev | Side::Next => Verdict::end(hoarder.seat.circuit, reason),
+                Who::Circuit(seat) => {
+                    circuits += 1;
+                    Verdict::end_seat(seat, reason)
+                }
+                Who::Channel(channel) => {
+                    channels += 1;
+                    Verdict::CloseChannel { channel, rule: None }
+                }
             };
             self.carry_out(now, verdict, outbox);
         }
-        if circuits > 0 {
+        if circuits + channels > 0 {
             self.tally.memory_reclaims += 1;
             self.tally.memory_circuits_ended += circuits;
             self.tally.memory_bytes_reclaimed += freed;
@@ -82,7 +122,7 @@ impl Engine {
         self.tell_queued();
     }
 
-    /// All circuits and guests with something that waits.
+    /// All circuits, guests and channels with something that waits.
     fn hoarders(&self, now: Duration) -> Vec<Hoarder> {
         let cells = |cells: usize| cells as u64 * CELL_MEMORY_BYTES;
         let circuits = self.circuits.iter().map(|(key, circuit)| {
@@ -95,21 +135,28 @@ impl Engine {
             Hoarder {
                 waited: oldest.unwrap_or_default().max(now.saturating_sub(since)),
                 bytes: cells(circuit.forward.len() + circuit.backward.len()) + backlog,
-                seat: Seat {
+                who: Who::Circuit(Seat {
                     circuit: key,
                     side: Side::Prev,
-                },
+                }),
             }
         });
         let guests = self.guests.iter().map(|(key, guest)| Hoarder {
             waited: guest.queue.waits(&self.pool).unwrap_or_default(),
             bytes: cells(guest.queue.len()),
-            seat: Seat {
+            who: Who::Circuit(Seat {
                 circuit: key,
                 side: Side::Guest,
-            },
+            }),
         });
-        circuits.chain(guests).filter(|hoarder| hoarder.bytes > 0).collect()
+        let long = self.channels.iter().filter(|(_, channel)| channel.unread.len() > CELL_BYTES);
+        let channels = long.map(|(key, channel)| Hoarder {
+            waited: now.saturating_sub(channel.unread_since),
+            bytes: channel.unread.len() as u64,
+            who: Who::Channel(key),
+        });
+        let all = circuits.chain(guests).chain(channels);
+        all.filter(|hoarder| hoarder.bytes > 0).collect()
     }
 }
 

@@ -70,6 +70,10 @@ pub struct Engine {
     commons: Commons,
     /// How floods are met, by torrc and consensus together.
     dos: DosRules,
+    /// Beginnings of cells, of all channels.
+    unread_bytes: u64,
+    /// The other shards have been told that memory is full, and it has been so ever since.
+    full_told: bool,
     /// Bytes in queues that the others know of.
     queued_bytes_told: u64,
     onion_services: OnionServices,
@@ -159,6 +163,8 @@ impl Engine {
             onion_services: OnionServices::default(),
             commons: Commons::new([0; 32]),
             dos: DosRules::default(),
+            unread_bytes: 0,
+            full_told: false,
             queued_bytes_told: 0,
             pool: Pool::new(),
             cells_waiting_max: CELLS_WAITING_MAX as u32,

@@ -1,6 +1,7 @@
 //! The start: sockets, keys and threads, in the order in which a fault is cheapest.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -171,6 +172,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
         let shard = ShardStart {
             seed: seed(),
             listeners: listeners.take().unwrap_or_default(),
+            half_open_max: half_open_max(links_max, config.shards),
             outbound_bind: config.outbound_bind.clone(),
             exits: ExitStart {
                 rules: Arc::clone(&rules),
@@ -228,6 +230,11 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
     super::quota::look(&mut relay);
     start_directory(&relay, store, network, reports, service, traffic, tell)?;
     Ok((relay, news))
+}
+
+/// A quarter of all sockets may be those of peers that have not said who they are (our own share).
+fn half_open_max(links_max: usize, shards: NonZeroU16) -> usize {
+    (links_max / 4 / usize::from(shards.get())).max(16)
 }
 
 /// As in C tor a missing resolv.conf is worth a warning, and ends the start only where torrc wants that.

@@ -111,6 +111,11 @@ impl Session {
         self.unfinished.len()
     }
 
+    /// Memory that what is left of the last read takes.
+    pub fn unfinished_capacity(&self) -> usize {
+        self.unfinished.capacity()
+    }
+
     /// How much room [`Session::unfinished`] needs at most.
     pub const fn unfinished_bytes_max() -> usize {
         UNFINISHED_BYTES_MAX

@@ -75,6 +75,27 @@ fn no_more_links_than_there_is_room_for() {
 }
 
 #[test]
+fn those_who_stand_in_the_door_make_room_for_the_next() {
+    let shard = Relay {
+        links_max: 100,
+        half_open_max: 4,
+        ..Relay::default()
+    }
+    .start();
+    // A byte each, or nothing, or TLS and then nothing.
+    let mut waiting: Vec<TcpStream> = (0..6).map(|_| socket(&shard)).collect();
+    let mut silent = tls(socket(&shard));
+    silent.write_all(&VERSIONS[..3]).unwrap();
+    // Who comes last is served all the same, and nobody who is through has to go.
+    let mut last = tls(socket(&shard));
+    last.write_all(&VERSIONS).unwrap();
+    last.read_exact(&mut [0; 5]).unwrap();
+    for first in &mut waiting[..4] {
+        assert_eq!(first.read(&mut [0; 1]).unwrap_or(0), 0, "the first had to go");
+    }
+}
+
+#[test]
 fn a_retired_shard_takes_nobody_new_and_says_when_it_is_quiet() {
     let shard = shard(10);
     let mut link = tls(socket(&shard));

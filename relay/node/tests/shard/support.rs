@@ -54,6 +54,7 @@ pub(crate) struct Relay {
     pub(crate) relay: usize,
     pub(crate) shards: u16,
     pub(crate) links_max: usize,
+    pub(crate) half_open_max: usize,
     pub(crate) sockets_max: usize,
     /// Rate and burst.
     pub(crate) bytes_per_second_max: u64,
@@ -69,6 +70,7 @@ impl Default for Relay {
             relay: 0,
             shards: 1,
             links_max: 10,
+            half_open_max: 10,
             sockets_max: 0,
             bytes_per_second_max: 1 << 30,
             services: StreamServices::default(),
@@ -125,6 +127,7 @@ impl Relay {
             let start = ShardStart {
                 seed: [7; 32],
                 listeners: std::mem::take(&mut listeners),
+                half_open_max: self.half_open_max,
                 outbound_bind: Vec::new(),
                 exits: ExitStart {
                     rules: Arc::clone(&rules),

@@ -34,6 +34,7 @@ impl Driver {
             self.start.rates.take(now, Way::Write, link.peer.ip(), bytes);
         }
         let deadline = self.now() + CLOSING_TIME_MAX;
+        self.settle(name);
         if let Some(link) = self.links.get_mut(&name) {
             self.sealed.clear();
             if link.session.seal_end(&mut self.sealed).is_ok() {
@@ -50,10 +51,9 @@ impl Driver {
 
     /// The link is gone; the engine is told what it must know.
     pub(super) fn lose(&mut self, name: ChannelId) {
+        self.settle(name);
         let Some(link) = self.links.remove(&name) else { return };
-        if let Some(deadline) = link.deadline {
-            self.deadlines.remove(&(deadline, name));
-        }
+        self.link_bytes = self.link_bytes.saturating_sub(link.counted_bytes);
         match (link.stage, link.beginner) {
             (Stage::Open, _) => self.tell(Input::ChannelDown { channel: name }),
             (Stage::Connecting | Stage::Handshaking, Beginner::Us(attempt, _)) => {
@@ -69,6 +69,7 @@ impl Driver {
             self.deadlines.remove(&(deadline, name));
             self.lose(name);
         }
+        self.end_stuck();
         self.sweep_directory();
         if self.engine.deadline().is_some_and(|deadline| deadline <= now) {
             self.tell(Input::Timeout);

@@ -82,7 +82,7 @@ impl Driver {
         let Ok(session) = Session::accept(&keys.tls) else {
             return;
         };
-        self.keep(
+        let kept = self.keep(
             stream,
             session,
             Beginner::Peer(Arc::clone(&keys.responder)),
@@ -90,6 +90,28 @@ impl Driver {
             peer,
             place,
         );
+        let Some(name) = kept else { return };
+        // Names grow: the first is the one that has been in the door longest. An honest handshake takes milliseconds.
+        self.half_open.insert(name);
+        if self.half_open.len() > self.start.half_open_max
+            && let Some(oldest) = self.half_open.first().copied()
+        {
+            self.start.traffic.connections.reject(Kind::Or, peer.ip());
+            self.lose(oldest);
+        }
+    }
+
+    /// The link handshake is through.
+    pub(super) fn opened(&mut self, name: ChannelId) {
+        self.settle(name);
+    }
+
+    /// The link has no deadline any more, and stands in nobody's way.
+    pub(super) fn settle(&mut self, name: ChannelId) {
+        self.half_open.remove(&name);
+        if let Some(deadline) = self.links.get_mut(&name).and_then(|link| link.deadline.take()) {
+            self.deadlines.remove(&(deadline, name));
+        }
     }
 
     pub(super) fn connect(&mut self, attempt: AttemptId, address: SocketAddr) {
@@ -147,6 +169,8 @@ impl Driver {
             deadline: Some(deadline),
             wants: false,
             unsent: Vec::new(),
+            counted_bytes: 0,
+            stuck_since: None,
             blocked: false,
             ended: false,
         };

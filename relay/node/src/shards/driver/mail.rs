@@ -1,6 +1,7 @@
 //! News from other threads.
 
 use std::mem;
+use std::sync::Arc;
 
 use relay_engine::Tally;
 use relay_engine::door::{Input, Load, ShardId};
@@ -14,7 +15,10 @@ impl Driver {
         self.inbox.open();
         while let Some(order) = self.inbox.next() {
             match order {
-                Order::Settings(settings) => self.tell(Input::Settings(settings)),
+                Order::Settings(settings) => {
+                    self.start.settings = Arc::clone(&settings);
+                    self.tell(Input::Settings(settings));
+                }
                 Order::Network(network) => self.tell(Input::Network(network)),
                 Order::LinkKeys(keys) => self.start.link_keys = keys,
                 Order::OnionAnswered { ticket, answer } => self.tell(Input::OnionAnswered { ticket, answer }),

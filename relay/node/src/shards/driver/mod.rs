@@ -2,7 +2,7 @@
 //!
 //! One file a duty: `links` begins links, `reading` and `writing` move their bytes, `pacing` says who may, `ends` ends
 //! them; `effects` is the engine's door, `streams` its words for streams, `exits` those that leave the network here,
-//! `directory` those that ask for documents, `mail` what other threads say.
+//! `directory` those that ask for documents, `holding` the bytes of all these, `mail` what other threads say.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io::ErrorKind;
@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use mio::net::TcpListener;
 use mio::{Events, Interest, Poll, Token};
 use relay_engine::Engine;
+use relay_engine::dos::Holding;
 use relay_engine::door::{ChannelId, Effect, Input, Load, Outbox, Report, ShardId};
 use relay_engine::network::NetworkView;
 use relay_engine::settings::Settings;
@@ -35,6 +36,7 @@ mod directory;
 mod effects;
 mod ends;
 mod exits;
+mod holding;
 mod links;
 mod mail;
 mod pacing;
@@ -55,7 +57,8 @@ const WRITE_BYTES_MAX: usize = 4 * 31 * 514;
 const WRITES_IN_A_TURN: usize = 4;
 /// Connections accepted before others have their turn.
 const ACCEPTS_IN_A_TURN: usize = 64;
-/// TCP and TLS must be up by then; C tor waits as long (`TLS_HANDSHAKE_TIMEOUT`, `connection_or.c`: 60 s for a new link).
+/// From the first packet on: TCP, TLS and the cells of the handshake must be through by then. C tor gives peers that stop
+/// there 300 s.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(60);
 /// How long the last bytes of a closed channel may take.
 const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
@@ -79,6 +82,9 @@ pub struct ShardStart {
     pub seed: [u8; 32],
     /// Listening sockets; this shard accepts from them, for all.
     pub listeners: Vec<TcpListener>,
+    /// Peers' links whose handshake is not through, at most: beyond that the one that has waited longest goes, so that
+    /// those who only stand in the door cannot take the places of others.
+    pub half_open_max: usize,
     /// Our end of outgoing links, at most one a family.
     pub outbound_bind: Vec<IpAddr>,
     /// What streams that leave here need.
@@ -153,6 +159,8 @@ struct Driver {
     to_do: VecDeque<Effect>,
     links: HashMap<ChannelId, Link>,
     next_link: u64,
+    /// Links that peers have begun and whose handshake is not through.
+    half_open: BTreeSet<ChannelId>,
     /// Links by the deadline of their stage.
     deadlines: BTreeSet<(Duration, ChannelId)>,
     /// Links that may have something to write. May name one twice or one that is gone.
@@ -167,6 +175,10 @@ struct Driver {
     dry_writes: Dry<ChannelId>,
     /// When they may try again; none while nobody waits.
     refill_at: Option<Duration>,
+    /// Bytes that links hold, and what the other shards know of it.
+    link_bytes: usize,
+    held: Holding,
+    look_at_held: Option<Duration>,
     exits: Exits,
     directory: directory::DirectoryStreams,
     retiring: bool,
@@ -183,6 +195,7 @@ struct Driver {
 impl Driver {
     fn new(start: ShardStart, berth: Berth, siblings: Arc<Siblings>) -> Self {
         let Berth { shard, poll, inbox } = berth;
+        let held = siblings.commons.holding();
         Self {
             engine: Engine::of_several(start.seed, shard, siblings.count()),
             exits: Exits::new(&start.exits),
@@ -197,6 +210,7 @@ impl Driver {
             to_do: VecDeque::new(),
             links: HashMap::new(),
             next_link: FIRST_LINK,
+            half_open: BTreeSet::new(),
             deadlines: BTreeSet::new(),
             to_write: Vec::new(),
             to_read: Vec::new(),
@@ -205,6 +219,9 @@ impl Driver {
             dry_reads: Dry::default(),
             dry_writes: Dry::default(),
             refill_at: None,
+            link_bytes: 0,
+            held,
+            look_at_held: None,
             directory: directory::DirectoryStreams::default(),
             retiring: false,
             asleep: false,
@@ -251,10 +268,12 @@ impl Driver {
             self.on_exit_deadlines();
             // First, as it makes room at the engine: what clients are told of that goes out with the same round.
             self.write_exits();
+            self.answer_some();
             // Before we write, so that the others can begin.
             self.post_loads(0);
             self.write_all();
             self.post_loads(0);
+            self.tell_held();
             self.close_silent();
             self.say_quiet();
         }
@@ -273,14 +292,14 @@ impl Driver {
 
     fn time_to_wait(&self) -> Option<Duration> {
         let links_idle = self.to_read.is_empty() && self.to_accept.is_empty() && self.to_write.is_empty();
-        if !links_idle || self.exits.is_busy() {
+        if !links_idle || self.exits.is_busy() || self.directory.is_busy() {
             return Some(Duration::ZERO);
         }
         let ours = self.deadlines.first().map(|(deadline, _)| *deadline);
         let exits = self.exits.next_deadline();
         let (directory, engine) = (self.directory.deadline(), self.engine.deadline());
-        let (accept, refill, stop) = (self.accept_again, self.refill_at, self.stop_at);
-        let next = [engine, ours, exits, directory, accept, refill, stop]
+        let (accept, refill, stop, held) = (self.accept_again, self.refill_at, self.stop_at, self.look_at_held);
+        let next = [engine, ours, exits, directory, accept, refill, stop, held]
             .into_iter()
             .flatten()
             .min()?;

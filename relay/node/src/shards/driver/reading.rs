@@ -75,7 +75,7 @@ impl Driver {
         }
         (self.plain, self.sealed) = (plain, sealed);
         match progress {
-            Ok(progress) if !progress.peer_closed && written.is_ok() => {}
+            Ok(progress) if !progress.peer_closed && written.is_ok() => self.count_held(name),
             _ => self.lose(name),
         }
     }
@@ -99,15 +99,13 @@ impl Driver {
         let Ok(local) = link.stream.local_addr() else {
             return self.lose(name);
         };
+        // Its time goes on until the engine says that the cells of the handshake are through as well.
         link.stage = Stage::Open;
         let facts = ChannelFacts {
             role,
             peer: link.peer,
             local,
         };
-        if let Some(deadline) = link.deadline.take() {
-            self.deadlines.remove(&(deadline, name));
-        }
         self.tell(Input::ChannelUp { channel: name, facts });
     }
 }

@@ -13,6 +13,7 @@ impl Driver {
     pub(super) fn write_all(&mut self) {
         for name in mem::take(&mut self.to_write) {
             self.write(name);
+            self.count_held(name);
         }
     }
 
