@@ -124,7 +124,7 @@ impl Shard {
             }
             // A session may be closed in answer to its end.
             Effect::Close { channel } => drop(self.up.remove(&channel)),
-            Effect::Report(_) => {}
+            Effect::Opened { .. } | Effect::Report(_) => {}
             Effect::OpenStream { stream, target } => {
                 assert_ne!(target.port, 0);
                 self.born(stream, false);

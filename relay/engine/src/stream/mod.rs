@@ -15,6 +15,9 @@ use crate::flow::{
 use crate::network::Parameters;
 use crate::slab::Key;
 
+/// A table with room for so many streams is not worth making smaller (our own number).
+const TABLE_KEPT: usize = 1_024;
+
 /// Streams that a circuit may have at once. C tor has no limit but the 65,535 ids; a client's circuit has ten minutes for
 /// new streams. Beyond it BEGIN gets END MISC.
 pub(crate) const STREAMS_MAX: usize = 4_096;
@@ -100,6 +103,10 @@ impl Streams {
 
     pub(crate) fn remove(&mut self, id: StreamId) -> Option<Stream> {
         let removed = self.by_id.remove(&id)?;
+        // What a flood took is given back; seldom enough to cost nothing.
+        if self.by_id.len() * 8 < self.by_id.capacity() && self.by_id.capacity() > TABLE_KEPT {
+            self.by_id.shrink_to(self.by_id.len() * 2);
+        }
         self.backlog_bytes = self.backlog_bytes.saturating_sub(removed.backlog.len() as u64);
         Some(removed)
     }

@@ -135,6 +135,10 @@ impl Driver {
                 reason: EndReason::Timeout,
             });
         }
+        // What a flood took is given back.
+        if self.directory.open.len() * 8 < self.directory.open.capacity() {
+            self.directory.open.shrink_to(self.directory.open.len() * 2);
+        }
         self.directory.sweep_at = (!self.directory.open.is_empty()).then_some(now + SWEEP_EVERY);
     }
 
