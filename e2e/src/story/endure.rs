@@ -1,5 +1,5 @@
-//! Mixed load for half an hour: streams that come whole and streams that are cut, circuits that come and go, neighbours
-//! that are killed. Memory stays what it was, and nothing is left open.
+//! Mixed load for half an hour: streams that come whole and streams that are cut, circuits that come and go and that ours
+//! extend, an onion service, neighbours that are killed. Memory stays what it was, and nothing is left open.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use super::neighbours::{self, Program};
 use crate::say;
 use crate::tornet::observe::Usage;
+use crate::tornet::onion::Site;
 use crate::tornet::{Direction, Fetch, Network, Pin, Slot, Spec, spec};
 
 /// Ours: one that is no exit, and one that is.
@@ -16,6 +17,10 @@ const OURS: [&str; 2] = ["r3", "e2"];
 
 /// The neighbour that is killed again and again.
 const VICTIM: &str = "r2";
+
+/// Who serves an onion service, and who reads from it, over new circuits each time.
+const SERVICE: &str = "c3";
+const READER: &str = "c4";
 
 /// Between two looks at memory and descriptors.
 const LOOK: Duration = Duration::from_secs(5);
@@ -53,6 +58,8 @@ struct Deeds {
     fetched: AtomicUsize,
     cut: AtomicUsize,
     circuits: AtomicUsize,
+    extended: AtomicUsize,
+    onions: AtomicUsize,
     kills: AtomicUsize,
 }
 
@@ -85,15 +92,22 @@ pub fn tell(endured: &Endured) -> Result<()> {
         node: node.to_owned(),
         command: program.command(),
     });
-    let torrc = |line: &String| OURS.map(|node| (node.to_owned(), line.clone()));
+    let of_ours = |line: &String| OURS.map(|node| (node.to_owned(), line.clone()));
+    let mut torrc: Vec<_> = endured.torrc.iter().flat_map(of_ours).collect();
+    // A service introduces itself only once its tor has built a circuit of its own accord.
+    torrc.extend([SERVICE, READER].map(|node| (node.to_owned(), "__DisablePredictedCircuits 0".to_owned())));
+    // With the victim as their guard they would be cut off for half of the time. It is the second relay after three
+    // authorities.
+    let prefix = neighbours::prefix();
+    torrc.extend([SERVICE, READER].map(|node| (node.to_owned(), format!("ExcludeNodes {prefix}.5"))));
     let network = Network::up(
         &folder,
         &Spec {
-            prefix: neighbours::prefix(),
+            prefix,
             relays: 4,
-            clients: 2,
+            clients: 4,
             slots: slots.to_vec(),
-            torrc: endured.torrc.iter().flat_map(torrc).collect(),
+            torrc,
             ..Spec::default()
         },
     )?;
@@ -116,6 +130,7 @@ fn told(network: &Network, endured: &Endured) -> Result<()> {
         let loads = [
             scope.spawn(|| whole_streams(network, &deeds)),
             scope.spawn(|| cut_streams_and_circuits(network, &deeds)),
+            scope.spawn(|| onion_service(network, &deeds)),
             scope.spawn(|| kills(network, &deeds)),
         ];
         let looks = watch(network, length, &deeds);
@@ -131,6 +146,8 @@ fn told(network: &Network, endured: &Endured) -> Result<()> {
         ("stream came whole", &deeds.fetched),
         ("stream was cut", &deeds.cut),
         ("circuit came and went", &deeds.circuits),
+        ("circuit was extended by ours", &deeds.extended),
+        ("onion service was reached", &deeds.onions),
         ("neighbour was killed", &deeds.kills),
     ] {
         ensure!(counter.load(Ordering::Relaxed) > 0, "no {what}: that was no mixed load");
@@ -147,7 +164,8 @@ fn told(network: &Network, endured: &Endured) -> Result<()> {
 fn fetch(path: [&str; 3], client: &str, bytes: u64, streams: usize) -> Fetch {
     Fetch {
         client: client.to_owned(),
-        circuits: streams.div_ceil(2),
+        // One each: where streams share a circuit, C tor's exit loses the last 16 kB of one now and then.
+        circuits: streams,
         patience: Duration::from_secs(120),
         // No guard flag is needed, and every hop is asked for everything that it speaks.
         pin: Pin::Control,
@@ -221,7 +239,25 @@ fn cut_streams_and_circuits(network: &Network, deeds: &Deeds) -> Result<()> {
         };
         if network.fetch(&many).is_ok() {
             Deeds::more(&deeds.circuits, 24);
+            if path.iter().take(2).any(|node| OURS.contains(node)) {
+                Deeds::more(&deeds.extended, 24);
+            }
         }
+    }
+    Ok(())
+}
+
+/// All relays but the victim take parts in it, ours among them.
+fn onion_service(network: &Network, deeds: &Deeds) -> Result<()> {
+    let site = Site::listen(network)?;
+    let onion = network.serve_onion(SERVICE, &site)?;
+    while !deeds.over() {
+        match network.onion_fetch(READER, &onion, &site, 1 << 20, Duration::from_secs(30)) {
+            Ok(_) => Deeds::more(&deeds.onions, 1),
+            Err(_) => std::thread::sleep(Duration::from_secs(1)),
+        }
+        // The next one needs a rendezvous of its own.
+        network.forget_circuits(READER)?;
     }
     Ok(())
 }
@@ -281,10 +317,12 @@ fn in_words(name: &str, usage: &Usage) -> String {
 fn done(deeds: &Deeds) -> String {
     let of = |counter: &AtomicUsize| counter.load(Ordering::Relaxed);
     format!(
-        "{} streams whole, {} cut, {} circuits come and gone, {} kills",
+        "{} streams whole, {} cut, {} circuits come and gone, {} of them extended by ours, {} onion service fetches, {} kills",
         of(&deeds.fetched),
         of(&deeds.cut),
         of(&deeds.circuits),
+        of(&deeds.extended),
+        of(&deeds.onions),
         of(&deeds.kills)
     )
 }
