@@ -69,6 +69,8 @@ enum Story {
     },
     /// Mixed load for as long as asked for, with neighbours that are killed: memory stays, and nothing is left open.
     Endure(story::endure::Endured),
+    /// Floods of every kind, against C tor and ours in turn: honest bytes go on, memory is bounded, all is given back.
+    Floods(story::floods::Flooded),
 }
 
 #[derive(Subcommand)]
@@ -129,6 +131,7 @@ fn run(what: What) -> Result<()> {
         What::Story(Story::Slot(slotted)) => story::slot::tell(&slotted)?,
         What::Story(Story::Onion(onions)) => story::onion::tell(&onions)?,
         What::Story(Story::Endure(endured)) => story::endure::tell(&endured)?,
+        What::Story(Story::Floods(flooded)) => story::floods::tell(&flooded)?,
         What::Story(Story::Bootstrap(bootstrap)) => story::bootstrap::tell(&bootstrap)?,
         What::Story(Story::Carry(carried)) => story::carry::tell(&carried)?,
         What::Story(Story::Demo { name, long }) => {

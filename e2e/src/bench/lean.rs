@@ -15,15 +15,18 @@ use crate::tornet::Network;
 use crate::tornet::observe::{self, Usage};
 
 /// The program, and whose parts it plays.
-pub(super) struct Lean {
+pub(crate) struct Lean {
     program: Program,
     links: usize,
     before: String,
     behind: String,
+    /// Off: circuits end at the relay under test, and another run may stand behind it.
+    listens: bool,
+    niceness: u8,
 }
 
 /// A run of it.
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
@@ -41,19 +44,38 @@ impl Lean {
     /// Ends the two relays that it plays.
     pub(super) fn take(network: &Network, layout: &Layout, arguments: &Arguments) -> Result<Self> {
         let program = arguments.load_program.as_deref().context("no lean load was built")?;
-        let [before, behind] = layout.played();
+        Ok(Self {
+            links: arguments.load_links,
+            ..Self::playing(network, program, layout.played())?
+        })
+    }
+
+    /// Ends the relays before and behind, and plays them from now on.
+    pub(crate) fn playing(network: &Network, program: &str, [before, behind]: [String; 2]) -> Result<Self> {
         network.end(&before)?;
         network.end(&behind)?;
         Ok(Self {
             program: Program::take(program)?,
-            links: arguments.load_links,
+            links: 1,
             before,
             behind,
+            listens: true,
+            niceness: 0,
         })
     }
 
+    /// The same with less of a claim to the CPU: 0 to 19.
+    pub(crate) fn nice(self, niceness: u8) -> Self {
+        Self { niceness, ..self }
+    }
+
+    /// The same for who is not behind the relay: it may run beside another that is.
+    pub(crate) fn only_before(self) -> Self {
+        Self { listens: false, ..self }
+    }
+
     /// Starts it against a relay, and waits until it is ready.
-    pub(super) fn start<'a>(
+    pub(crate) fn start<'a>(
         &self,
         network: &Network,
         node: &str,
@@ -72,17 +94,22 @@ impl Lean {
             .with_context(|| format!("the descriptor of {node} lacks its fingerprint"))?
             .split_whitespace()
             .collect();
-        let mut command = Command::new(self.program.path());
+        let mut command = Command::new("nice");
         command
+            .args(["-n", &self.niceness.to_string(), self.program.path()])
             .args(["--relay", &network.or_port(node)?.to_string()])
             .args(["--fingerprint", &fingerprint])
             .args(["--ed25519", &word("master-key-ed25519 ")?])
             .args(["--onion-key", &word("ntor-onion-key ")?]);
         for (name, played) in [("before", &self.before), ("behind", &self.behind)] {
+            let mut address = network.or_port(played)?;
+            if !self.listens {
+                address.set_port(0);
+            }
             command
                 .arg(format!("--{name}-directory"))
                 .arg(network.node_folder(played).join("data"))
-                .args([format!("--{name}"), network.or_port(played)?.to_string()]);
+                .args([format!("--{name}"), address.to_string()]);
         }
         let mut child = command
             .args(what)
@@ -165,18 +192,18 @@ impl Running {
     }
 
     /// Lets it do its work once.
-    pub(super) fn once(&mut self) -> Result<Value> {
+    pub(crate) fn once(&mut self) -> Result<Value> {
         writeln!(self.input, "go")?;
         self.line()
     }
 
     /// What it used itself.
-    pub(super) fn usage(&self) -> Result<Usage> {
+    pub(crate) fn usage(&self) -> Result<Usage> {
         observe::usage(i32::try_from(self.child.id())?).context("the load ended by itself")
     }
 
     /// Its links go with it.
-    pub(super) fn end(self) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
         let Self { mut child, input, .. } = self;
         drop(input);
         child.wait().map(drop).context("the load does not end")

@@ -5,7 +5,7 @@
 //! programs differ: what the bench can resolve.
 
 mod costs;
-mod lean;
+pub(crate) mod lean;
 mod measure;
 mod plan;
 mod profile;

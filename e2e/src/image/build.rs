@@ -95,6 +95,16 @@ pub fn build_bench(workspace: &Path) -> anyhow::Result<BenchPrograms> {
     })
 }
 
+/// Builds the lean load as [`build_static`] builds the relay, whose crates it shares; where it is.
+///
+/// # Errors
+/// As [`build_static`].
+pub fn build_load(workspace: &Path) -> anyhow::Result<PathBuf> {
+    let (workspace, target) = whereabouts(workspace)?;
+    let folder = build(&workspace, &target.join("static"), &["relay-load"], &["relay-load"])?;
+    Ok(folder.join("relay-load"))
+}
+
 /// The workspace's root and the target folder that all checkouts share. A build for one compiler is of no use to
 /// another.
 fn whereabouts(workspace: &Path) -> anyhow::Result<(PathBuf, PathBuf)> {

@@ -16,7 +16,7 @@ mod reproduce;
 mod shared;
 
 pub use archive::{Image, Made};
-pub use build::{BenchPrograms, Programs, build_bench, build_pause, build_static};
+pub use build::{BenchPrograms, Programs, build_bench, build_load, build_pause, build_static};
 pub use catalog::{Kind, make, make_all, make_pause_and_busybox};
 pub use reproduce::{build_elsewhere, reproduce};
 

@@ -3,6 +3,7 @@
 pub mod bootstrap;
 pub mod carry;
 pub mod endure;
+pub mod floods;
 pub(crate) mod neighbours;
 pub mod onion;
 pub mod slot;

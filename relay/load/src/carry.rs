@@ -30,7 +30,7 @@ const NUMBER_AT: usize = 16;
 /// Bytes of ntor's first message (tor-spec, "The ntor handshake"); C tor refuses other lengths.
 const NTOR_BYTES: usize = 84;
 /// And of its answer.
-const NTOR_REPLY_BYTES: usize = 64;
+pub(crate) const NTOR_REPLY_BYTES: usize = 64;
 
 /// No cell for so long is a failure.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
@@ -280,7 +280,10 @@ fn numbered(noise: &[u8; BODY_BYTES], number: u64) -> [u8; BODY_BYTES] {
 }
 
 /// EXTEND2 to the relay behind. The handshake in it is noise that begins with the circuit's number: the relay hands it on.
-fn extend((address, rsa, ed25519): (SocketAddr, RsaIdentity, Ed25519Identity), circuit: usize) -> Result<Vec<u8>> {
+pub(crate) fn extend(
+    (address, rsa, ed25519): (SocketAddr, RsaIdentity, Ed25519Identity),
+    circuit: usize,
+) -> Result<Vec<u8>> {
     let SocketAddr::V4(address) = address else {
         bail!("an IPv4 address is needed")
     };
@@ -299,7 +302,7 @@ fn extend((address, rsa, ed25519): (SocketAddr, RsaIdentity, Ed25519Identity), c
     .write())
 }
 
-fn circuit_of(body: &[u8]) -> Result<usize> {
+pub(crate) fn circuit_of(body: &[u8]) -> Result<usize> {
     // Type and length stand before the handshake.
     let number = body
         .get(4..8)

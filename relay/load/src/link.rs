@@ -25,9 +25,25 @@ pub(crate) fn read_buffer() -> Vec<u8> {
     vec![0; Session::unfinished_bytes_max() + READ_BYTES]
 }
 
+/// Where a link that we begin stops for good, as those do who only want to take a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hold {
+    /// It goes on until it is open.
+    Nowhere,
+    /// TCP and no byte.
+    Tcp,
+    /// One byte of TLS.
+    Byte,
+    /// TLS and no cell.
+    Tls,
+    /// VERSIONS and no NETINFO.
+    Versions,
+}
+
 /// A link in any state.
 pub(crate) struct Link {
     stream: TcpStream,
+    hold: Hold,
     session: Session,
     /// `None` once it is open.
     handshake: Option<Box<Handshake>>,
@@ -63,6 +79,7 @@ impl Link {
         };
         Ok(Self {
             stream,
+            hold: Hold::Nowhere,
             session,
             handshake: None,
             part,
@@ -78,6 +95,17 @@ impl Link {
         })
     }
 
+    /// The same, but it stops there.
+    pub(crate) fn holding(mut self, hold: Hold) -> Self {
+        self.hold = hold;
+        match hold {
+            Hold::Tcp => self.sealed.clear(),
+            Hold::Byte => self.sealed.truncate(1),
+            Hold::Nowhere | Hold::Tls | Hold::Versions => {}
+        }
+        self
+    }
+
     pub(crate) fn stream(&mut self) -> &mut TcpStream {
         &mut self.stream
     }
@@ -87,7 +115,7 @@ impl Link {
     }
 
     pub(crate) fn is_open(&self) -> bool {
-        self.tls_up && self.handshake.is_none()
+        self.tls_up && self.handshake.is_none() && self.hold == Hold::Nowhere
     }
 
     pub(crate) fn note(&mut self, readable: bool, writable: bool) {
@@ -137,6 +165,9 @@ impl Link {
             }
             if progress.established && !self.tls_up {
                 self.tls_up = true;
+                if self.hold == Hold::Tls {
+                    return Ok(());
+                }
                 let (peer, own) = self.addresses;
                 self.handshake = Some(Box::new(Handshake::begin(self.part, peer, own, &mut self.out)?));
             }
@@ -159,6 +190,11 @@ impl Link {
                 return Ok(());
             };
             let raw = rest.get(..found.ends).unwrap_or_default();
+            if found.command == Command::NETINFO && self.hold == Hold::Versions {
+                self.taken += found.ends;
+                self.handshake = Some(handshake);
+                return Ok(());
+            }
             let body = rest.get(found.body_begins..found.ends).unwrap_or_default();
             let open = handshake.on_cell(found.command, raw, body, &self.session, keys, &mut self.out)?;
             self.taken += found.ends;

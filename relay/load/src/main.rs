@@ -13,6 +13,7 @@
 
 mod carry;
 mod exit;
+mod flood;
 mod handshake;
 mod hop;
 mod idle;
@@ -50,16 +51,18 @@ enum What {
     Onion(onion::Onion),
     /// Links that do nothing
     Idle(idle::Idle),
+    /// More of something than the relay can be glad of, from many addresses
+    Flood(flood::Flood),
 }
 
 fn main() -> Result<()> {
     let Arguments { target, what } = Arguments::parse();
-    let net = Net::new(&target)?;
     match what {
-        What::Carry(carry) => carry::run(net, &target, &carry),
-        What::Exit(exit) => exit::run(net, &target, &exit),
-        What::Onion(onion) => onion::run(net, &target, &onion),
-        What::Idle(idle) => idle::run(net, &target, &idle),
+        What::Carry(carry) => carry::run(Net::new(&target)?, &target, &carry),
+        What::Exit(exit) => exit::run(Net::new(&target)?, &target, &exit),
+        What::Onion(onion) => onion::run(Net::new(&target)?, &target, &onion),
+        What::Idle(idle) => idle::run(Net::new(&target)?, &target, &idle),
+        What::Flood(flood) => flood::run(&target, &flood),
     }
 }
 

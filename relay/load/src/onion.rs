@@ -12,6 +12,9 @@ use crate::handshake::Part;
 use crate::net::Net;
 use crate::target::Target;
 
+/// DESTROY's reason RESOURCELIMIT.
+const RESOURCE_LIMIT: u8 = 5;
+
 /// Which handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Kind {
@@ -34,6 +37,9 @@ pub(crate) struct Onion {
     /// Under way at the same time
     #[arg(long, default_value_t = 64)]
     window: usize,
+    /// Try again when the relay refuses one for want of resources
+    #[arg(long)]
+    patient: bool,
     /// Leave the circuits open until the next time or the end
     #[arg(long)]
     keep: bool,
@@ -49,6 +55,7 @@ struct Done {
     handshakes: usize,
     seconds: f64,
     open: usize,
+    refused: usize,
 }
 
 pub(crate) fn run(mut net: Net, target: &Target, onion: &Onion) -> Result<()> {
@@ -62,9 +69,10 @@ pub(crate) fn run(mut net: Net, target: &Target, onion: &Onion) -> Result<()> {
             client.destroy(circuit);
         }
         let began = Instant::now();
-        let done = shake(&mut net, target, onion, &mut client, &mut kept)?;
+        let (done, refused) = shake(&mut net, target, onion, &mut client, &mut kept)?;
         Ok(Done {
             handshakes: done,
+            refused,
             seconds: began.elapsed().as_secs_f64(),
             open: kept.len(),
         })
@@ -82,13 +90,20 @@ pub(crate) fn client() -> Result<Client> {
     Ok(client)
 }
 
-fn shake(net: &mut Net, target: &Target, onion: &Onion, client: &mut Client, kept: &mut Vec<u32>) -> Result<usize> {
+/// How many were made, and how many were refused before.
+fn shake(
+    net: &mut Net,
+    target: &Target,
+    onion: &Onion,
+    client: &mut Client,
+    kept: &mut Vec<u32>,
+) -> Result<(usize, usize)> {
     let wish = match onion.handshake {
         Kind::Ntor => Wish::Ntor,
         Kind::NtorV3 => Wish::NtorV3,
         Kind::Cgo => Wish::Cgo,
     };
-    let (mut begun, mut done) = (0, 0);
+    let (mut begun, mut done, mut refused) = (0, 0, 0);
     let mut last = Instant::now();
     while done < onion.count {
         while begun < onion.count && begun - done < onion.window {
@@ -112,6 +127,13 @@ fn shake(net: &mut Net, target: &Target, onion: &Onion, client: &mut Client, kep
                         client.destroy(circuit);
                     }
                 }
+                Event::Destroyed {
+                    reason: RESOURCE_LIMIT, ..
+                } if onion.patient => {
+                    begun -= 1;
+                    refused += 1;
+                    last = Instant::now();
+                }
                 Event::Destroyed { reason, .. } => bail!("the relay refused a circuit, reason {reason}"),
                 Event::Nonsense(what) => bail!("the relay said something odd: {what}"),
                 Event::LinkOpen(_) | Event::Message { .. } | Event::Padding => {}
@@ -125,5 +147,5 @@ fn shake(net: &mut Net, target: &Target, onion: &Onion, client: &mut Client, kep
     let link = net.links.first_mut().context("no link")?;
     link.out.append(&mut client.output);
     net.flush()?;
-    Ok(done)
+    Ok((done, refused))
 }

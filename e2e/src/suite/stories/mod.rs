@@ -19,9 +19,12 @@ use anyhow::{Context, Result};
 
 use super::{Counts, Tally};
 use crate::demo::{Demo, down, images as demo_images};
+use crate::programs::repository;
 use crate::story::carry::{self, Carried, Position};
+use crate::story::endure::{self, Endured};
+use crate::story::floods::{self, Against, Flooded};
 use crate::tornet::Pin;
-use crate::{cluster, machine, say, snapshot};
+use crate::{cluster, image, machine, say, snapshot};
 
 type Story = fn(&Demo, Form) -> Result<()>;
 
@@ -131,6 +134,15 @@ pub(super) fn run(tally: &mut Tally, only: Option<&str>) {
             || one(ours_at_every_position()),
         );
     }
+    if wanted("floods") {
+        tally.check(
+            "a relay of ours that is flooded holds little, counts it, and gives all back",
+            || one(floods()),
+        );
+    }
+    if wanted("endure") {
+        tally.check("a minute of mixed load leaves nothing open", || one(endured_a_minute()));
+    }
     on_the_demo(tally, wanted);
     tally.check("taking the demo away leaves nothing behind", || {
         down()?;
@@ -195,8 +207,36 @@ fn ours_at_every_position() -> Result<()> {
     })
 }
 
+/// The short form: floods whose verdict does not hang on how busy the machine is, and nothing asked of throughput.
+fn floods() -> Result<()> {
+    let relay = demo_images::programs()?.relay;
+    let load = image::build_load(&repository())?;
+    floods::tell(&Flooded {
+        relay: relay.display().to_string(),
+        load: load.display().to_string(),
+        only: ["circuits", "connections", "hoard", "queues"]
+            .map(str::to_owned)
+            .to_vec(),
+        against: Against::Ours,
+        niceness: 5,
+        seconds: Some(10),
+        no_throughput: true,
+        torrc: Vec::new(),
+    })
+}
+
+/// Too short to judge how memory grows, long enough for all kinds of load and some kills.
+fn endured_a_minute() -> Result<()> {
+    endure::tell(&Endured {
+        relay: demo_images::programs()?.relay.display().to_string(),
+        minutes: 1,
+        growth_percent_max: 100,
+        torrc: Vec::new(),
+    })
+}
+
 fn names() -> impl Iterator<Item = &'static str> {
-    ["carry", "kill", "demo"]
+    ["carry", "floods", "endure", "kill", "demo"]
         .into_iter()
         .chain(ON_THE_DEMO.iter().map(|(name, ..)| *name))
 }

@@ -125,7 +125,9 @@ impl Engine {
         let Some(&key) = self.channel_keys.get(&id) else { return };
         let came = bytes.len();
         self.take_cells(now, key, bytes, outbox);
-        let Some(channel) = self.channels.get_mut(key) else { return };
+        let Some(channel) = self.channels.get_mut(key) else {
+            return;
+        };
         let (left, counted) = (channel.unread.len(), channel.unread_counted);
         if left != counted + came {
             channel.unread_since = now.steady;

@@ -61,7 +61,10 @@ impl Engine {
             return;
         }
         let own = self.directory.own();
-        for shard in (0..self.directory.shards().get()).map(ShardId).filter(|shard| *shard != own) {
+        for shard in (0..self.directory.shards().get())
+            .map(ShardId)
+            .filter(|shard| *shard != own)
+        {
             outbox.carry.to(shard).note(Note::MemoryFull);
         }
     }
@@ -149,7 +152,10 @@ impl Engine {
                 side: Side::Guest,
             }),
         });
-        let long = self.channels.iter().filter(|(_, channel)| channel.unread.len() > CELL_BYTES);
+        let long = self
+            .channels
+            .iter()
+            .filter(|(_, channel)| channel.unread.len() > CELL_BYTES);
         let channels = long.map(|(key, channel)| Hoarder {
             waited: now.saturating_sub(channel.unread_since),
             bytes: channel.unread.len() as u64,
