@@ -2,7 +2,7 @@
 //!
 //! CERTS is read where certificates are known, in relay-formats.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use crate::reader::{CutShort, Reader};
 
@@ -18,6 +18,9 @@ pub enum BadLinkCell {
     /// AUTHENTICATE is of another type than 3, or too short for it.
     #[error("AUTHENTICATE is not of type 3")]
     NotTypeThree,
+    /// An IPv4 or IPv6 address in NETINFO has not the length of one.
+    #[error("an address in NETINFO has a wrong length")]
+    AddressLength,
     /// PADDING_NEGOTIATE has an unknown version or command.
     #[error("PADDING_NEGOTIATE is unknown")]
     UnknownPadding,
@@ -141,19 +144,15 @@ impl Netinfo {
     }
 }
 
-fn address(reader: &mut Reader<'_>) -> Result<Option<IpAddr>, CutShort> {
+/// Kinds that we do not know are passed over; C tor closes the link for them too.
+fn address(reader: &mut Reader<'_>) -> Result<Option<IpAddr>, BadLinkCell> {
     let kind = reader.u8()?;
     let length = usize::from(reader.u8()?);
     let value = reader.take(length)?;
+    let wrong = |_| BadLinkCell::AddressLength;
     Ok(match kind {
-        4 => value
-            .try_into()
-            .ok()
-            .map(|bytes: [u8; 4]| IpAddr::V4(Ipv4Addr::from(bytes))),
-        6 => value
-            .try_into()
-            .ok()
-            .map(|bytes: [u8; 16]| IpAddr::V6(Ipv6Addr::from(bytes))),
+        4 => Some(IpAddr::from(<[u8; 4]>::try_from(value).map_err(wrong)?)),
+        6 => Some(IpAddr::from(<[u8; 16]>::try_from(value).map_err(wrong)?)),
         _ => None,
     })
 }
@@ -217,7 +216,7 @@ mod tests {
 
     #[test]
     fn an_address_of_an_unknown_kind_is_passed_over() {
-        let body = [0, 0, 0, 9, 0xf0, 1, 7, 1, 4, 3, 1, 2, 3];
+        let body = [0, 0, 0, 9, 0xf0, 1, 7, 1, 5, 3, 1, 2, 3];
         assert_eq!(
             Netinfo::read(&body).unwrap(),
             Netinfo {
@@ -226,6 +225,20 @@ mod tests {
                 own: vec![]
             }
         );
+    }
+
+    #[test]
+    fn an_address_of_a_wrong_length_is_refused() {
+        let bodies: [&[u8]; 3] = [
+            &[0, 0, 0, 9, 4, 255],
+            &[0, 0, 0, 9, 4, 4, 127, 0, 0, 1, 1, 4, 3, 1, 2, 3],
+            &[0, 0, 0, 9, 6, 4, 127, 0, 0, 1, 0],
+        ];
+        for body in bodies {
+            let mut cell = body.to_vec();
+            cell.resize(509, 0);
+            assert_eq!(Netinfo::read(&cell), Err(BadLinkCell::AddressLength), "{body:?}");
+        }
     }
 
     #[test]

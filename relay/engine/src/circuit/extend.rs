@@ -48,12 +48,16 @@ pub(crate) fn target(
     let known = known.map(|relay| relay.addresses.as_slice()).unwrap_or_default();
     let of_family = |v4: bool| known.iter().copied().find(|address| address.is_ipv4() == v4);
     let usable = |address: &SocketAddr| address.port() != 0 && !address.ip().is_unspecified();
-    let ipv4 = wish.ipv4.map(SocketAddr::V4).filter(usable).or_else(|| of_family(true));
-    let ipv6 = wish
-        .ipv6
-        .map(SocketAddr::V6)
-        .filter(usable)
-        .or_else(|| of_family(false));
+    let named = (
+        wish.ipv4.map(SocketAddr::V4).filter(usable),
+        wish.ipv6.map(SocketAddr::V6).filter(usable),
+    );
+    // The consensus adds the other family to an address; it makes none out of nothing, 0.0.0.0 or port 0.
+    if named == (None, None) {
+        return Err(Refused::NoAddress);
+    }
+    let ipv4 = named.0.or_else(|| of_family(true));
+    let ipv6 = named.1.or_else(|| of_family(false));
     let allowed = |address: &SocketAddr| settings.extend_allow_private_addresses || !is_internal(address.ip());
     if ![ipv4, ipv6].iter().flatten().all(allowed) {
         return Err(Refused::PrivateAddress);
@@ -233,19 +237,28 @@ mod tests {
         let mut network = NetworkView::default();
         let facts = RelayFacts {
             ed25519_identity: Some(Ed25519Identity([3; 32])),
-            addresses: vec!["203.0.113.5:9001".parse().unwrap()],
+            addresses: vec![
+                "203.0.113.5:9001".parse().unwrap(),
+                "[2001:db8:5::1]:9001".parse().unwrap(),
+            ],
             is_authority: false,
         };
         network.relays.insert(RsaIdentity([2; 20]), facts);
         let bare = Extend2 {
             ed25519_identity: None,
-            ipv4: None,
             ..wish()
         };
         let found = target(&bare, &settings(false), &network, None, true).unwrap();
-        assert_eq!(found.address, "203.0.113.5:9001".parse().unwrap());
+        assert_eq!(found.address, "[2001:db8:5::1]:9001".parse().unwrap());
         assert_eq!(found.relay.ed25519_identity, Some(Ed25519Identity([3; 32])));
-        assert_eq!(asked(&bare), Err(Refused::NoAddress));
+        for nowhere in [None, Some("198.51.100.1:0"), Some("0.0.0.0:9001")] {
+            let lost = Extend2 {
+                ipv4: nowhere.map(|address| address.parse().unwrap()),
+                ..bare.clone()
+            };
+            let refused = target(&lost, &settings(false), &network, None, true);
+            assert_eq!(refused, Err(Refused::NoAddress), "{nowhere:?}");
+        }
     }
 
     #[test]

@@ -136,12 +136,12 @@ impl Engine {
         self.tally.dos_streams_rejected += u64::from(defense.is_some());
         match defense {
             Some(StreamDefense::CloseCircuit) => return Verdict::end(key, DestroyReason::ResourceLimit),
-            Some(StreamDefense::Refuse) => return self.say_end(key, message.stream_id, EndReason::Misc, outbox),
+            Some(StreamDefense::Refuse) => return self.decline(key, message, outbox),
             Some(StreamDefense::Nothing) | None => {}
         }
         if full {
             // RESOURCELIMIT would make clients shun us for good.
-            return self.say_end(key, message.stream_id, EndReason::Misc, outbox);
+            return self.decline(key, message, outbox);
         }
         let wish = match self.wish(key, message) {
             Ok(wish) => wish,
@@ -171,6 +171,15 @@ impl Engine {
             Wish::Resolve(question) => Effect::Resolve { stream, question },
         });
         Verdict::Go
+    }
+
+    /// There are too many streams. A question is answered in its own kind, as C tor answers it.
+    fn decline(&mut self, key: Key, message: &RelayMessage<'_>, outbox: &mut Outbox) -> Verdict {
+        if message.command != RelayCommand::RESOLVE {
+            return self.say_end(key, message.stream_id, EndReason::Misc, outbox);
+        }
+        let body = bodies::resolved([Answer::TransientError]);
+        self.say(key, RelayCommand::RESOLVED, message.stream_id, body.as_bytes(), outbox)
     }
 
     /// What the client wants, if it may.
