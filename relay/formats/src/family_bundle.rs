@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_certificate_is_for_one_member_and_for_its_time() {
+    fn trove_2026_062_a_certificate_is_for_one_member_and_for_its_time() {
         let (mut bundle, member, now) = bundle();
         assert_eq!(bundle.valid_certs_of(&member, now).len(), 1);
         assert!(bundle.valid_certs_of(&member, now + 31 * DAY).is_empty());

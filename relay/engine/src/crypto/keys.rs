@@ -65,3 +65,33 @@ impl Drop for CircuitKeys {
         self.nonce.zeroize();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use zeroize::ZeroizeOnDrop;
+
+    use super::*;
+
+    fn wiped<T: ZeroizeOnDrop>(_: &T) {}
+
+    /// tor#41269: a wipe that reached a part of the keys only. That every part wipes itself, the compiler checks; no `..`
+    /// below, so that a new part does not compile until somebody thought of it.
+    #[test]
+    fn trove_41269_every_part_of_a_circuits_keys_is_wiped() {
+        for wide_block in [false, true] {
+            let keys = CircuitKeys::take(wide_block, None, |part| part.fill(7));
+            let CircuitKeys {
+                relay,
+                nonce,
+                sendme_increment: _,
+            } = &keys;
+            match relay {
+                RelayKeys::Tor1(keys) => wiped(keys),
+                RelayKeys::Cgo(keys) => wiped(keys),
+            }
+            assert_eq!(nonce, &[7; NONCE_BYTES]);
+        }
+        // The nonce is wiped by the drop of the whole.
+        assert!(std::mem::needs_drop::<CircuitKeys>());
+    }
+}

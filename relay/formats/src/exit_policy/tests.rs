@@ -107,6 +107,26 @@ fn a_bad_entry_is_named_with_its_column() {
     );
 }
 
+/// tor#41292: an assertion fell over a policy that names port 0.
+#[test]
+fn trove_41292_port_0_is_in_no_policy_and_no_range_of_one() {
+    for form in [
+        "*:0",
+        "*4:0",
+        "*6:0-0",
+        "192.0.2.1:0",
+        "[2001:db8::1]:0-65535",
+        "private:0",
+        "192.0.2.0/24:0-80",
+    ] {
+        for action in ["accept", "reject", "accept6", "reject6"] {
+            let refused = ExitPolicy::parse_line(&format!("{action} {form}"));
+            assert!(refused.is_err(), "{action} {form}");
+        }
+    }
+    assert!(!allows(&policy("accept *:*"), "192.0.2.1", 0));
+}
+
 #[test]
 fn an_ipv4_address_behind_accept6_has_no_effect_and_says_so() {
     for text in [

@@ -205,9 +205,12 @@ mod tests {
         assert_eq!(addresses(text), ["192.0.2.7:443"]);
     }
 
+    /// tor#41276: a relay that said it was at 0.0.0.0.
     #[test]
-    fn private_addresses_are_not_public() {
+    fn trove_41276_private_addresses_are_not_public() {
         for text in [
+            "0.0.0.0",
+            "::",
             "10.1.2.3",
             "127.0.0.1",
             "100.64.0.1",

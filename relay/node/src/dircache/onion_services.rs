@@ -182,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flood_pushes_out_itself_and_not_what_people_ask_for() {
+    fn trove_40996_a_flood_pushes_out_itself_and_not_what_people_ask_for() {
         let mut services = OnionServices::default();
         services.set_bytes_max(20 * (1_000 + OVERHEAD_BYTES));
         services.keep(&of(255, 1), text(1_000), NOON);

@@ -85,7 +85,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stream_cut_short_fails_at_every_length() {
+    fn trove_2026_021_a_stream_cut_short_fails_at_every_length() {
         let whole = deflate(&(0..=255).collect::<Vec<u8>>());
         for length in 1..whole.len() {
             assert_eq!(
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bomb_is_refused_even_in_slices() {
+    fn trove_2026_022_a_bomb_is_refused_even_in_slices() {
         let slice = deflate(&vec![0; 1_000_000]);
         assert_eq!(inflate(&slice.repeat(7), usize::MAX), Err(BadCompression::Bomb));
         assert_eq!(inflate(&deflate(&[0; 2_000]), 1_000), Err(BadCompression::Bomb));

@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn two_values_with_noise_tell_nothing_of_the_third() {
+    fn trove_2021_009_two_values_with_noise_tell_nothing_of_the_third() {
         let mut dice = StdRng::seed_from_u64(7);
         for ttl in [0, 1, 299] {
             assert!((0..500).all(|_| (60..=540).contains(&client_ttl_seconds(ttl, &mut dice))));

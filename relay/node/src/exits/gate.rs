@@ -244,7 +244,7 @@ mod tests {
     }
 
     #[test]
-    fn no_stream_comes_back_into_the_network_unless_the_consensus_lets_it() {
+    fn trove_2667_no_stream_comes_back_into_the_network_unless_the_consensus_lets_it() {
         let closed = gate(exit());
         let relay = SocketAddr::new(V4, 9001);
         assert!(closed.judge(relay, 300) == Err(Refusal::Reason(EndReason::ConnectRefused)));

@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_in_a_row_come_apart_and_what_is_damaged_is_passed_over() {
+    fn trove_2021_001_documents_in_a_row_come_apart_and_what_is_damaged_is_passed_over() {
         let damaged = DESCRIPTOR.replace(SIGNATURE_END, "-----END SIGNATURE-----x\n");
         let row = format!("@downloaded-at now\n{DESCRIPTOR}@source x\n{damaged}{DESCRIPTOR}garbage\nrouter x\n");
         let found = server_descriptors(&row);

@@ -78,6 +78,26 @@ fn a_signature_twice_counts_once() {
     assert!(verify(&doubled, &trusted(), then()).is_err());
 }
 
+/// TROVE-2026-019: the name of a digest that nobody knows led beyond a table.
+#[test]
+fn trove_2026_019_a_signature_over_an_unknown_digest_counts_for_nothing_and_harms_nobody() {
+    let signed = with_signatures(2);
+    let at = signed.find("directory-signature ").unwrap();
+    let (body, signatures) = signed.split_at(at);
+    for name in ["sha3-512", "sha1", "sha", "SHA256", "", "md5 md5", &"x".repeat(9_000)] {
+        let strange = signatures.replace("directory-signature sha256 ", &format!("directory-signature {name} "));
+        assert_ne!(strange, signatures);
+        // Alone it is no signature at all; beside good ones it does not spoil them, or the whole is refused.
+        assert!(
+            verify(&format!("{body}{strange}"), &trusted(), then()).is_err(),
+            "{name}"
+        );
+        if let Ok(consensus) = verify(&format!("{body}{strange}{signatures}"), &trusted(), then()) {
+            assert_eq!(consensus.relays.len(), 5, "{name}");
+        }
+    }
+}
+
 #[test]
 fn signatures_of_strangers_count_for_nothing() {
     let mut strangers = trusted();
@@ -160,6 +180,17 @@ fn required_protocols_that_we_lack_are_named() {
         consensus.missing_protocols("Cons=1-2 Desc=1-4 FlowCtrl=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-4");
     assert_eq!(missing.unwrap().required, "DirCache=2 HSDir=2 HSIntro=4-5 HSRend=2");
     assert!(consensus.missing_protocols("no list").is_err());
+}
+
+/// TROVE-2018-005: a range of all versions was written out, one by one.
+#[test]
+fn trove_2018_005_a_range_of_all_versions_costs_nothing() {
+    let consensus = verify(CONSENSUS, &trusted(), then()).unwrap();
+    let ranges: String = (0..2_000).map(|number| format!(" P{number}=0-4294967294")).collect();
+    for list in ["Link=0-4294967295".to_owned(), format!("Link=1-5{ranges}")] {
+        // Versions go up to 63, and who names others is refused; were they written out, this would end without memory.
+        assert!(consensus.missing_protocols(&list).is_err());
+    }
 }
 
 /// What the descriptor of `testdata/` says of itself: when it was made, and by whom.

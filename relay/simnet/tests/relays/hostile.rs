@@ -220,7 +220,7 @@ fn trove_2021_005_circuits_in_great_number_come_and_go() {
 
 /// Somebody who makes circuits and never reads must not fill our memory with answers.
 #[test]
-fn a_peer_that_reads_nothing_is_left_at_last() {
+fn trove_2019_001_a_peer_that_reads_nothing_is_left_at_last() {
     let mut net = net(209);
     net.relays[0].sockets_take = false;
     for _ in 0..20_001 {
@@ -229,6 +229,64 @@ fn a_peer_that_reads_nothing_is_left_at_last() {
     }
     net.run();
     assert!(!net.clients_up[0]);
+}
+
+/// Names of the consensus parameters that the engine reads: strings of its own source behind a word that reads one.
+fn parameters_read() -> Vec<String> {
+    fn sources(folder: &std::path::Path, found: &mut String) {
+        for entry in std::fs::read_dir(folder).expect("the engine's source").flatten() {
+            match entry.path() {
+                path if path.is_dir() => sources(&path, found),
+                path => found.push_str(&std::fs::read_to_string(path).expect("text")),
+            }
+        }
+    }
+    let mut text = String::new();
+    sources(concat!(env!("CARGO_MANIFEST_DIR"), "/../engine/src").as_ref(), &mut text);
+    let strings = text.split('"').skip(1);
+    let is_name = |text: &&str| {
+        let shape = |letter: char| letter.is_ascii_alphanumeric() || letter == '_';
+        (5..40).contains(&text.len()) && text.chars().all(shape)
+    };
+    let begins = |text: &&str| {
+        ["cc_", "nf_", "DoS", "circ", "onion_queue", "Hi", "Circuit", "Extend", "allow_", "refuse", "cfx_", "cell"]
+            .iter()
+            .any(|start| text.starts_with(start))
+    };
+    let mut names: Vec<String> = strings.filter(is_name).filter(begins).map(str::to_owned).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// A majority of authorities may vote for anything. Whatever they vote for, alone or all at once, a relay goes on.
+#[test]
+fn no_parameter_of_the_consensus_stops_a_relay() {
+    let names = parameters_read();
+    assert!(names.len() > 40, "{names:?}");
+    for value in [0, -1, 1, i32::MIN, i32::MAX] {
+        let alone = names.iter().map(|name| vec![name.clone()]);
+        for voted in alone.chain([names.clone()]) {
+            let view = relay_engine::network::NetworkView {
+                parameters: relay_engine::network::Parameters(voted.iter().map(|name| (name.clone(), value)).collect()),
+                ..Default::default()
+            };
+            let mut net = net(210);
+            net.set_network(&Arc::new(view));
+            let fast = net.clients[0].create_fast();
+            let circuit = net.clients[0].create(&hop(0), Wish::NtorV3);
+            net.run();
+            net.clients[0].extend(circuit, &hop(1), Wish::Cgo);
+            net.run();
+            net.pass(std::time::Duration::from_secs(700));
+            net.clients[0].cell(fast, Command::DESTROY, &[0]);
+            net.hang_up(0);
+            net.run();
+            let stranger = net.connect(Client::new(211), 0);
+            net.run();
+            assert!(net.clients_up[stranger], "{voted:?} = {value}: nobody is let in");
+        }
+    }
 }
 
 proptest! {

@@ -125,7 +125,7 @@ fn slow_start_doubles_the_window_each_round_trip_and_then_steps_softly() {
 }
 
 #[test]
-fn slow_start_never_passes_ss_max() {
+fn trove_40642_slow_start_never_passes_ss_max() {
     let mut vegas = vegas(&[("cc_ss_max", 500)]);
     while vegas.in_slow_start() {
         vegas.busy(millis(100), FREE);
@@ -228,7 +228,7 @@ fn after_freak_round_trips(reset_per_cent: i32) -> (u64, u64) {
 }
 
 #[test]
-fn a_freak_short_round_trip_does_not_wedge_the_circuit() {
+fn trove_2022_001_a_freak_short_round_trip_does_not_wedge_the_circuit() {
     let (fallen, recovered) = after_freak_round_trips(100);
     assert!(fallen < 200 && recovered > 500, "{fallen}, {recovered}");
     // It is the reset that cures: without it the same trace stays at the floor.
@@ -237,7 +237,7 @@ fn a_freak_short_round_trip_does_not_wedge_the_circuit() {
 
 /// Bug 40732: a window that nobody fills must not grow, or one burst later floods the path.
 #[test]
-fn a_window_that_is_not_used_does_not_grow() {
+fn trove_40732_a_window_that_is_not_used_does_not_grow() {
     let mut vegas = vegas(&[]);
     for _ in 0..1_000 {
         for _ in 0..31 {

@@ -91,7 +91,7 @@ async fn who_has_a_consensus_says_which_and_a_diff_that_leads_nowhere_is_asked_f
 }
 
 #[tokio::test]
-async fn what_a_liar_sends_instead_of_a_descriptor_is_not_kept() {
+async fn trove_2026_034_what_a_liar_sends_instead_of_a_descriptor_is_not_kept() {
     let forged: &'static str = SERVERS.replace("\nplatform Tor ", "\nplatform Rot ").leak();
     let server = TestServer::start(move |path| match path {
         _ if path.contains("/consensus-microdesc/") => (200, MICRODESC.into()),
