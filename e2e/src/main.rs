@@ -67,6 +67,8 @@ enum Story {
         #[arg(long)]
         long: bool,
     },
+    /// A hostile peer of our own plays every attack against C tor and ours in one run, and compares the answers.
+    Hostile(story::hostile::Hostility),
     /// Mixed load for as long as asked for, with neighbours that are killed: memory stays, and nothing is left open.
     Endure(story::endure::Endured),
     /// Floods of every kind, against C tor and ours in turn: honest bytes go on, memory is bounded, all is given back.
@@ -132,6 +134,7 @@ fn run(what: What) -> Result<()> {
         What::Story(Story::Onion(onions)) => story::onion::tell(&onions)?,
         What::Story(Story::Endure(endured)) => story::endure::tell(&endured)?,
         What::Story(Story::Floods(flooded)) => story::floods::tell(&flooded)?,
+        What::Story(Story::Hostile(hostility)) => story::hostile::tell(&hostility)?,
         What::Story(Story::Bootstrap(bootstrap)) => story::bootstrap::tell(&bootstrap)?,
         What::Story(Story::Carry(carried)) => story::carry::tell(&carried)?,
         What::Story(Story::Demo { name, long }) => {

@@ -4,6 +4,7 @@ pub mod bootstrap;
 pub mod carry;
 pub mod endure;
 pub mod floods;
+pub mod hostile;
 pub(crate) mod neighbours;
 pub mod onion;
 pub mod slot;

@@ -23,6 +23,7 @@ use crate::programs::repository;
 use crate::story::carry::{self, Carried, Position};
 use crate::story::endure::{self, Endured};
 use crate::story::floods::{self, Against, Flooded};
+use crate::story::hostile::{self, Hostility, Whom};
 use crate::tornet::Pin;
 use crate::{cluster, image, machine, say, snapshot};
 
@@ -143,6 +144,12 @@ pub(super) fn run(tally: &mut Tally, only: Option<&str>) {
     if wanted("endure") {
         tally.check("a minute of mixed load leaves nothing open", || one(endured_a_minute()));
     }
+    if wanted("hostile") {
+        tally.check(
+            "a hostile peer gets the answers that it deserves, from ours as from C tor",
+            || one(a_hostile_peer()),
+        );
+    }
     on_the_demo(tally, wanted);
     tally.check("taking the demo away leaves nothing behind", || {
         down()?;
@@ -235,8 +242,20 @@ fn endured_a_minute() -> Result<()> {
     })
 }
 
+/// What takes a minute is left to `e2e story hostile`.
+fn a_hostile_peer() -> Result<()> {
+    let relay = demo_images::programs()?.relay;
+    hostile::tell(&Hostility {
+        program: relay.display().to_string(),
+        relay: Whom::Both,
+        only: None,
+        quick: true,
+        list: false,
+    })
+}
+
 fn names() -> impl Iterator<Item = &'static str> {
-    ["carry", "floods", "endure", "kill", "demo"]
+    ["carry", "floods", "endure", "hostile", "kill", "demo"]
         .into_iter()
         .chain(ON_THE_DEMO.iter().map(|(name, ..)| *name))
 }
