@@ -125,6 +125,8 @@ pub struct Net {
     next_channel: u64,
     /// Identities lie: whoever connects to the first address reaches the second relay.
     pub detours: BTreeMap<SocketAddr, usize>,
+    /// What the first of two relays writes to the second goes through this before it arrives.
+    pub meddler: Option<(usize, usize, fn(&mut [u8]))>,
     /// Bytes go in pieces of random size, and mail between shards waits for a random time.
     pub choppy: bool,
     /// `None`: everything arrives at once, in the order in which it was said.
@@ -150,6 +152,7 @@ impl Net {
             events: VecDeque::new(),
             next_channel: 1,
             detours: BTreeMap::new(),
+            meddler: None,
             choppy: false,
             weather: None,
         };
@@ -682,7 +685,13 @@ impl Net {
         let Some(state) = self.relays.get_mut(relay) else {
             return;
         };
-        let bytes = std::mem::take(&mut state.outbox.written);
+        let mut bytes = std::mem::take(&mut state.outbox.written);
+        if let (Some((from, to, change)), Some(session)) = (self.meddler, self.sessions.get(&(relay, channel)))
+            && from == relay
+            && matches!(session.other, End::Relay(other, _) if other == to)
+        {
+            change(&mut bytes);
+        }
         if let Some(session) = self.sessions.get(&(relay, channel)).filter(|_| !bytes.is_empty()) {
             self.events.push_back(Event::Bytes {
                 to: session.other,

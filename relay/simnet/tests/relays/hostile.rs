@@ -231,6 +231,57 @@ fn trove_2019_001_a_peer_that_reads_nothing_is_left_at_last() {
     assert!(!net.clients_up[0]);
 }
 
+/// Cells of an open link, as somebody between two relays sees them: the command is behind the circuit's id.
+fn cells(bytes: &mut [u8]) -> impl Iterator<Item = &mut [u8]> {
+    bytes.chunks_exact_mut(514)
+}
+
+/// tor-spec, "RELAY_EARLY cells": only clients send them, and a relay that gets one from behind ends the circuit.
+#[test]
+fn relay_early_from_behind_ends_the_circuit() {
+    let mut net = net(212);
+    let circuit = three_hops(&mut net, [Wish::NtorV3; 3]);
+    net.meddler = Some((1, 0, |bytes| {
+        for cell in cells(bytes).filter(|cell| cell[4] == Command::RELAY.0) {
+            cell[4] = Command::RELAY_EARLY.0;
+        }
+    }));
+    let wish = [0, 2, 1, 0, 0, 0, 0, 1];
+    let ask = relay_wire::relay_cells::RelayCommand::PADDING_NEGOTIATE;
+    net.clients[0].send(circuit, 2, Command::RELAY, ask, 0, &wish);
+    net.run();
+    let told = events(&mut net);
+    assert!(matches!(told.as_slice(), [Event::Destroyed { .. }]), "{told:?}");
+    assert!(net.clients_up[0]);
+    assert_eq!(net.relays[0].engine.tally().circuits_open, 0);
+}
+
+/// TROVE-2026-003: a next hop whose CREATED2 says that it is longer than its cell.
+#[test]
+fn trove_2026_003_a_next_hop_that_lies_about_a_length_ends_the_circuit() {
+    let mut net = net(213);
+    let first = net.clients[0].create(&hop(0), Wish::NtorV3);
+    net.run();
+    net.clients[0].extend(first, &hop(1), Wish::NtorV3);
+    net.run();
+    let second = net.clients[0].create(&hop(0), Wish::NtorV3);
+    net.run();
+    events(&mut net);
+    net.meddler = Some((1, 0, |bytes| {
+        for cell in cells(bytes).filter(|cell| cell[4] == Command::CREATED2.0) {
+            cell[5..7].fill(0xff);
+        }
+    }));
+    net.clients[0].extend(second, &hop(1), Wish::NtorV3);
+    net.run();
+    let told = events(&mut net);
+    assert!(
+        matches!(told.as_slice(), [Event::Destroyed { circuit, .. }] if *circuit == second),
+        "{told:?}"
+    );
+    assert_eq!(net.clients[0].hops(first), 2, "the link and its other circuits live");
+}
+
 /// Names of the consensus parameters that the engine reads: strings of its own source behind a word that reads one.
 fn parameters_read() -> Vec<String> {
     fn sources(folder: &std::path::Path, found: &mut String) {
