@@ -1,6 +1,6 @@
 //! Rows 24 and 25: streams that want out to where no stranger may go.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -152,7 +152,7 @@ fn own_address(scene: &Scene) -> Result<Answer> {
 /// Names that the name server leads to private addresses, and a listener of ours on one that must hear nothing.
 fn rebinding(scene: &Scene) -> Result<Answer> {
     scene.names.as_ref().context("the target asks no name server of ours")?;
-    let listener = TcpListener::bind((Ipv4Addr::from_bits(scene.fresh_source().to_bits()), 0))?;
+    let listener = TcpListener::bind((scene.fresh_source(), 0))?;
     listener.set_nonblocking(true)?;
     let ours = listener.local_addr()?;
     let mut addresses: Vec<String> = [

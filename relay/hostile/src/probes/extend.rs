@@ -1,6 +1,6 @@
 //! Rows 19 and 20: EXTEND to where nobody should go, and twice.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener};
 
 use anyhow::Result;
 
@@ -116,7 +116,7 @@ fn altered(scene: &Scene, alter: impl FnOnce(&mut Target)) -> Result<Answer> {
 
 /// Private addresses in both families; where we can listen ourselves, nobody must have knocked.
 fn to_private(scene: &Scene) -> Result<Answer> {
-    let listener = TcpListener::bind((Ipv4Addr::from_bits(scene.fresh_source().to_bits()), 0))?;
+    let listener = TcpListener::bind((scene.fresh_source(), 0))?;
     listener.set_nonblocking(true)?;
     let ours = listener.local_addr()?;
     let mut cases = Vec::new();

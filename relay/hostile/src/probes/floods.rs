@@ -2,7 +2,7 @@
 //! the stories of floods.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, TcpStream};
+use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail};
@@ -129,7 +129,7 @@ fn connections(scene: &Scene) -> Result<Answer> {
     let sockets: Vec<TcpStream> = (0..130).filter_map(|_| scene.connect(source).ok()).collect();
     std::thread::sleep(Duration::from_millis(1_500));
     let kept = sockets.iter().filter(|socket| is_open(socket)).count();
-    let honest = Link::open(scene, Ipv4Addr::from_bits(scene.fresh_source().to_bits()))?.is_alive(scene.patience);
+    let honest = Link::open(scene, scene.fresh_source())?.is_alive(scene.patience);
     let said = match kept {
         _ if !honest => "others are not served".to_owned(),
         // 40 at once and 20 a second more.
