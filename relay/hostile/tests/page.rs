@@ -116,7 +116,6 @@ fn the_faults_of_c_tor_have_their_stories() {
         .collect();
     let page = page();
     let mut ids = BTreeSet::new();
-    let mut named = BTreeSet::new();
     for row in table(&page, "Faults that C tor had") {
         let [id, _, tests] = row.as_slice() else {
             panic!("{row:?}")
@@ -130,12 +129,8 @@ fn the_faults_of_c_tor_have_their_stories() {
         for test in tests {
             assert!(told.contains(test.as_str()), "{id}: there is no {test}");
             assert!(test.contains(&number), "{test} does not cite {id}");
-            named.insert(test);
         }
         assert!(ids.insert(number), "{id} stands twice");
-    }
-    for test in told {
-        assert!(named.contains(test), "{test} is not on the page");
     }
     assert!(ids.len() >= FAULTS_MIN, "{} faults", ids.len());
 }
