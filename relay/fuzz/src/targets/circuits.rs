@@ -169,7 +169,10 @@ impl Story {
             }
             11 => {
                 let (circuit, wish) = (self.circuit(tape), if tape.coin() { Wish::Ntor } else { Wish::Cgo });
-                self.client.extend(circuit, &KEYS[1].hop, wish);
+                // One handshake at a time, as with all clients: an answer does not say to which it belongs.
+                if !self.client.is_growing(circuit) {
+                    self.client.extend(circuit, &KEYS[1].hop, wish);
+                }
             }
             12 => {
                 for (attempt, _) in std::mem::take(&mut self.shard.connects) {
