@@ -109,6 +109,9 @@ struct Session {
     _visit: Option<Visit>,
 }
 
+/// From which relay, to which, and what becomes of the bytes.
+pub type Meddler = (usize, usize, fn(&mut [u8]));
+
 /// The network.
 pub struct Net {
     dice: StdRng,
@@ -126,7 +129,7 @@ pub struct Net {
     /// Identities lie: whoever connects to the first address reaches the second relay.
     pub detours: BTreeMap<SocketAddr, usize>,
     /// What the first of two relays writes to the second goes through this before it arrives.
-    pub meddler: Option<(usize, usize, fn(&mut [u8]))>,
+    pub meddler: Option<Meddler>,
     /// Bytes go in pieces of random size, and mail between shards waits for a random time.
     pub choppy: bool,
     /// `None`: everything arrives at once, in the order in which it was said.
