@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(faults(Seen { peak, ..seen() }), 1);
         assert_eq!(
             faults(Seen {
-                after: usage(90, 30, 9),
+                after: usage(120, 30, 9),
                 ..seen()
             }),
             1
