@@ -95,6 +95,11 @@ fn relays_that_are_scaled_away_and_back_or_deleted_and_applied_again_are_the_sam
         scene.await_set(replicas);
     }
     assert_eq!(scene.fingerprints(), before);
+    assert!(
+        scene
+            .kubectl(&["describe", "relayset", "oaks"])
+            .contains("RelayTakenAway")
+    );
     let budget = scene.get("pdb/oaks").unwrap();
     assert_eq!(budget["spec"]["minAvailable"], 2);
 
