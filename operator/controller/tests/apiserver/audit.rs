@@ -24,6 +24,8 @@ pub(crate) struct Request {
     pub(crate) namespace: String,
     pub(crate) name: String,
     pub(crate) code: u64,
+    /// By the roles. A quota or Pod Security answer 403 too, of one who may.
+    pub(crate) denied: bool,
 }
 
 impl Request {
@@ -61,7 +63,7 @@ pub(crate) fn count(server: &Server, namespace: &str, verb: &str, resource: &str
 pub(crate) fn forbidden(server: &Server) -> Vec<Request> {
     let in_vain = |request: &Request| request.verb == "delete" && request.namespace == "destroyed";
     let all = all_requests(server).into_iter();
-    all.filter(|request| request.code == 403 && !in_vain(request)).collect()
+    all.filter(|request| request.denied && !in_vain(request)).collect()
 }
 
 pub(crate) fn all_requests(server: &Server) -> Vec<Request> {
@@ -95,6 +97,7 @@ fn request(entry: &Value) -> Request {
         },
         namespace: text("/objectRef/namespace"),
         name: text("/objectRef/name"),
+        denied: entry["annotations"]["authorization.k8s.io/decision"] == "forbid",
         code: entry
             .pointer("/responseStatus/code")
             .and_then(Value::as_u64)

@@ -92,6 +92,9 @@ fn an_identity_is_destroyed_only_if_its_fingerprint_confirms_and_the_chart_allow
     let keys = || scene.server.get(KEYS, "secret/destroyed.demo.identity");
     assert!(keys().is_some() && scene.get("pvc/demo-data").is_some());
 
+    let asked = audit::requests(&scene.server, scene.namespace);
+    assert!(asked.iter().any(|one| one.denied && one.verb == "delete"), "{asked:?}");
+
     // What the chart's rbac.deleteIdentities adds.
     let role = "delete-identities";
     let rules = ["--verb=delete,patch", "--resource=secrets,persistentvolumeclaims"];
