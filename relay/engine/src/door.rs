@@ -12,6 +12,7 @@ use std::time::{Duration, SystemTime};
 use relay_wire::relay_cells::EndReason;
 use relay_wire::stream::Answer;
 
+use crate::flow::CongestionTally;
 use crate::network::NetworkView;
 use crate::settings::{InitiatorCredentials, ResponderCredentials, Settings};
 
@@ -342,13 +343,14 @@ pub struct Outbox {
 
 /// Gives a struct of numbers its sum, so that a new number cannot be forgotten there.
 macro_rules! summed {
-    ($(#[$on_all:meta])* pub struct $name:ident { $($(#[$on_one:meta])* pub $field:ident: u64,)* }) => {
+    ($(#[$on_all:meta])* pub struct $name:ident { $($(#[$on_one:meta])* pub $field:ident: $kind:ty,)* }) => {
         $(#[$on_all])*
-        pub struct $name { $($(#[$on_one])* pub $field: u64,)* }
+        pub struct $name { $($(#[$on_one])* pub $field: $kind,)* }
 
-        impl std::ops::AddAssign for $name {
-            fn add_assign(&mut self, other: Self) {
-                $(self.$field += other.$field;)*
+        impl std::ops::AddAssign<&$name> for $name {
+            /// Joins what two shards have counted.
+            fn add_assign(&mut self, other: &$name) {
+                $(self.$field += &other.$field;)*
             }
         }
     };
@@ -426,84 +428,62 @@ pub struct Tally {
     pub memory_circuits_ended: u64,
     /// Bytes that waited in their queues.
     pub memory_bytes_reclaimed: u64,
+    /// Cells of onion services and their clients.
+    pub onion_services: OnionServiceTally,
+    /// What congestion windows went through.
+    pub congestion: CongestionTally,
 }
 }
 
-impl std::ops::AddAssign<&Tally> for Tally {
-    /// Joins what two shards have counted.
-    fn add_assign(&mut self, other: &Tally) {
-        // No `..`: a new count does not compile until it is joined too.
-        let Tally {
-            circuits_open,
-            channels_relay_open,
-            channels_client_open,
-            cells_relayed,
-            onionskins_fast,
-            onionskins_ntor,
-            onionskins_ntor_v3,
-            onionskins_dropped,
-            onionskins_ntor_dropped,
-            destroy_cells,
-            protocol_violations,
-            drop_cells,
-            streams_open,
-            streams_begun,
-            streams_directory,
-            streams_resolve,
-            xon_sent,
-            xoff_sent,
-            congestion_circuits_opened,
-            congestion_circuits_closed,
-            stray_stream_cells,
-            dos_circuits_rejected,
-            dos_addresses_marked,
-            dos_addresses_marked_maxq,
-            dos_connections_rejected,
-            dos_concurrent_connections_rejected,
-            dos_circuits_killed_max_cell,
-            dos_circuits_killed_max_cell_outq,
-            dos_single_hop_refused,
-            dos_introduce2_rejected,
-            dos_streams_rejected,
-            memory_reclaims,
-            memory_circuits_ended,
-            memory_bytes_reclaimed,
-        } = other;
-        self.circuits_open += circuits_open;
-        self.channels_relay_open += channels_relay_open;
-        self.channels_client_open += channels_client_open;
-        self.cells_relayed += cells_relayed;
-        self.onionskins_fast += onionskins_fast;
-        self.onionskins_ntor += onionskins_ntor;
-        self.onionskins_ntor_v3 += onionskins_ntor_v3;
-        self.onionskins_dropped += onionskins_dropped;
-        self.onionskins_ntor_dropped += onionskins_ntor_dropped;
-        self.destroy_cells += destroy_cells;
-        self.protocol_violations += protocol_violations;
-        self.drop_cells += drop_cells;
-        self.streams_open += streams_open;
-        self.streams_begun += streams_begun;
-        self.streams_directory += streams_directory;
-        self.streams_resolve += streams_resolve;
-        self.xon_sent += xon_sent;
-        self.xoff_sent += xoff_sent;
-        self.congestion_circuits_opened += congestion_circuits_opened;
-        self.congestion_circuits_closed += congestion_circuits_closed;
-        self.stray_stream_cells += stray_stream_cells;
-        self.dos_circuits_rejected += dos_circuits_rejected;
-        self.dos_addresses_marked += dos_addresses_marked;
-        self.dos_addresses_marked_maxq += dos_addresses_marked_maxq;
-        self.dos_connections_rejected += dos_connections_rejected;
-        self.dos_concurrent_connections_rejected += dos_concurrent_connections_rejected;
-        self.dos_circuits_killed_max_cell += dos_circuits_killed_max_cell;
-        self.dos_circuits_killed_max_cell_outq += dos_circuits_killed_max_cell_outq;
-        self.dos_single_hop_refused += dos_single_hop_refused;
-        self.dos_introduce2_rejected += dos_introduce2_rejected;
-        self.dos_streams_rejected += dos_streams_rejected;
-        self.memory_reclaims += memory_reclaims;
-        self.memory_circuits_ended += memory_circuits_ended;
-        self.memory_bytes_reclaimed += memory_bytes_reclaimed;
-    }
+summed! {
+/// Cells of onion services and their clients, by what became of them; C tor's words are those of its metrics.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct OnionServiceTally {
+    /// ESTABLISH_INTRO that made an introduction point.
+    pub est_intro_success: u64,
+    /// Those that cannot be read, or prove nothing.
+    pub est_intro_malformed: u64,
+    /// Those on circuits that have another duty, or go on.
+    pub est_intro_unsuitable_circuit: u64,
+    /// Those whose circuit ended with the answer.
+    pub est_intro_circuit_dead: u64,
+    /// ESTABLISH_RENDEZVOUS that made a rendezvous point.
+    pub est_rend_success: u64,
+    /// Those on circuits that have another duty, or go on.
+    pub est_rend_unsuitable_circuit: u64,
+    /// Those from one hop away that got no answer.
+    pub est_rend_single_hop: u64,
+    /// Those whose cookie is none.
+    pub est_rend_malformed: u64,
+    /// Those with a cookie that somebody waits with already.
+    pub est_rend_duplicate_cookie: u64,
+    /// Those whose circuit ended with the answer.
+    pub est_rend_circuit_dead: u64,
+    /// INTRODUCE1 that went on to their service.
+    pub intro1_success: u64,
+    /// Those whose service's circuit ended with it.
+    pub intro1_circuit_dead: u64,
+    /// Those that cannot be read.
+    pub intro1_malformed: u64,
+    /// Those for services that are not here.
+    pub intro1_unknown_service: u64,
+    /// Those for services that want no more for now.
+    pub intro1_rate_limited: u64,
+    /// The second on a circuit, or one on a circuit that has another duty or goes on.
+    pub intro1_circuit_reused: u64,
+    /// Those from one hop away.
+    pub intro1_single_hop: u64,
+    /// RENDEZVOUS1 that found their client.
+    pub rend1_success: u64,
+    /// Those on circuits that have another duty, or go on.
+    pub rend1_unsuitable_circuit: u64,
+    /// Those without a whole cookie.
+    pub rend1_malformed: u64,
+    /// Those with a cookie that nobody waits with.
+    pub rend1_unknown_cookie: u64,
+    /// Those whose client's circuit ended with it.
+    pub rend1_circuit_dead: u64,
+}
 }
 
 /// The time as an input sees it: the steady clock for durations, the wall clock for certificates and documents.

@@ -62,7 +62,7 @@ impl Shards {
     /// Their sums. A circuit is counted where it lives.
     pub fn tally(&self) -> Tally {
         let mut sum = Tally::default();
-        self.engines.iter().for_each(|engine| sum += engine.tally());
+        self.engines.iter().for_each(|engine| sum += &engine.tally());
         sum
     }
 

@@ -559,6 +559,10 @@ impl Engine {
         };
         self.tally.congestion_circuits_closed += u64::from(circuit.sendme_increment.is_some());
         if let Some(edge) = circuit.edge.take() {
+            if let Some(vegas) = edge.flow.congestion_control() {
+                let congestion = &mut self.tally.congestion;
+                congestion.note_close(vegas.cwnd_cells(), vegas.in_slow_start());
+            }
             self.close_streams(&edge, outbox);
         }
         let duty = std::mem::take(&mut circuit.duty);

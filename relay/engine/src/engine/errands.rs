@@ -45,6 +45,7 @@ impl Engine {
                 data,
             } => {
                 let Some(&Place { shard, circuit }) = self.onion_services.get(&Name::Service(auth_key)) else {
+                    self.tally.onion_services.intro1_unknown_service += 1;
                     return self.introduced(now, client, IntroduceStatus::UnknownId, outbox);
                 };
                 let service = Some(circuit);
@@ -76,6 +77,7 @@ impl Engine {
             } => {
                 // Found and taken away in one step: no cookie serves twice.
                 let Some(Place { shard, circuit }) = self.onion_services.remove(&Name::Client(cookie)) else {
+                    self.tally.onion_services.rend1_unknown_cookie += 1;
                     return self.met(now, service, None, outbox);
                 };
                 let client = Some(circuit);
@@ -120,10 +122,17 @@ impl Engine {
     }
 
     fn cookie_taken(&mut self, key: Key, granted: bool, outbox: &mut Outbox) -> Verdict {
-        match granted {
-            true => self.tell(key, RelayCommand::RENDEZVOUS_ESTABLISHED, &[], outbox),
-            false => self.violation(key),
+        if !granted {
+            self.tally.onion_services.est_rend_duplicate_cookie += 1;
+            return self.violation(key);
         }
+        let verdict = self.tell(key, RelayCommand::RENDEZVOUS_ESTABLISHED, &[], outbox);
+        let counts = &mut self.tally.onion_services;
+        match verdict {
+            Verdict::Go => counts.est_rend_success += 1,
+            _ => counts.est_rend_circuit_dead += 1,
+        }
+        verdict
     }
 
     fn introduced(&mut self, now: Now, client: Place, status: IntroduceStatus, outbox: &mut Outbox) {
@@ -145,11 +154,16 @@ impl Engine {
         };
         if !admitted {
             self.tally.dos_introduce2_rejected += 1;
+            self.tally.onion_services.intro1_rate_limited += 1;
             return IntroduceStatus::UnknownId;
         }
         match self.tell(service, RelayCommand::INTRODUCE2, data, outbox) {
-            Verdict::Go => IntroduceStatus::Success,
+            Verdict::Go => {
+                self.tally.onion_services.intro1_success += 1;
+                IntroduceStatus::Success
+            }
             verdict => {
+                self.tally.onion_services.intro1_circuit_dead += 1;
                 self.carry_out(now, verdict, outbox);
                 IntroduceStatus::CannotRelay
             }
@@ -160,14 +174,17 @@ impl Engine {
     fn join_client(&mut self, now: Now, key: Key, service: Place, data: &[u8], outbox: &mut Outbox) -> Option<Place> {
         let waits = |duty: &Duty| matches!(duty, Duty::Waiting(_));
         if !self.circuits.get(key).is_some_and(|circuit| waits(&circuit.duty)) {
+            self.tally.onion_services.rend1_unknown_cookie += 1;
             return None;
         }
         match self.tell(key, RelayCommand::RENDEZVOUS2, data, outbox) {
             Verdict::Go => {
                 self.join(key, service);
+                self.tally.onion_services.rend1_success += 1;
                 Some(self.place(key))
             }
             verdict => {
+                self.tally.onion_services.rend1_circuit_dead += 1;
                 self.carry_out(now, verdict, outbox);
                 None
             }

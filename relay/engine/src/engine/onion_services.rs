@@ -49,29 +49,49 @@ impl Engine {
     fn establish_intro(&mut self, now: Now, key: Key, data: &[u8], outbox: &mut Outbox) -> Verdict {
         let free = self.is_free(key);
         let wish = EstablishIntro::read(data);
+        let counts = &mut self.tally.onion_services;
         let (Some(circuit), Ok(wish), true) = (self.circuits.get_mut(key), wish, free) else {
+            match free {
+                true => counts.est_intro_malformed += 1,
+                false => counts.est_intro_unsuitable_circuit += 1,
+            }
             return self.violation(key);
         };
         if !introduction::is_proven(&wish, &circuit.nonce) {
+            counts.est_intro_malformed += 1;
             return self.violation(key);
         }
         let introduction = Introduction::new(now.steady, &wish, &self.network.parameters);
         circuit.duty = Duty::Introduction(Box::new(introduction));
         let (name, at) = (Name::Service(wish.auth_key), self.place(key));
         self.send_home(now, name, Errand::Found { name, at }, outbox);
-        self.tell(key, RelayCommand::INTRO_ESTABLISHED, &INTRO_ESTABLISHED, outbox)
+        let verdict = self.tell(key, RelayCommand::INTRO_ESTABLISHED, &INTRO_ESTABLISHED, outbox);
+        let counts = &mut self.tally.onion_services;
+        match verdict {
+            Verdict::Go => counts.est_intro_success += 1,
+            _ => counts.est_intro_circuit_dead += 1,
+        }
+        verdict
     }
 
     /// A client wants to be introduced to a service. It may ask once on a circuit, and not from one hop away.
     fn introduce(&mut self, now: Now, key: Key, data: &[u8], from_client: bool, outbox: &mut Outbox) -> Verdict {
-        let free = self.is_free(key) && !from_client && data.len() >= COOKIE_BYTES;
-        let (Some(circuit), true) = (self.circuits.get_mut(key), free) else {
+        let (free, whole) = (self.is_free(key), data.len() >= COOKIE_BYTES);
+        let counts = &mut self.tally.onion_services;
+        let (Some(circuit), true) = (self.circuits.get_mut(key), free && !from_client && whole) else {
+            match (whole, free) {
+                (false, _) => counts.intro1_malformed += 1,
+                (true, false) => counts.intro1_circuit_reused += 1,
+                (true, true) => counts.intro1_single_hop += 1,
+            }
             return self.violation(key);
         };
         if std::mem::replace(&mut circuit.introduced, true) {
+            counts.intro1_circuit_reused += 1;
             return self.violation(key);
         }
         let Ok(Introduce1 { auth_key }) = Introduce1::read(data) else {
+            counts.intro1_malformed += 1;
             let status = IntroduceStatus::BadFormat.write();
             return self.tell(key, RelayCommand::INTRODUCE_ACK, &status, outbox);
         };
@@ -97,10 +117,16 @@ impl Engine {
         let plain = self.circuits.get(key).is_some_and(|circuit| circuit.duty.is_plain());
         if plain && from_client && self.dos.refuse_single_hop_rendezvous {
             self.tally.dos_single_hop_refused += 1;
+            self.tally.onion_services.est_rend_single_hop += 1;
             return Verdict::Go;
         }
         let free = self.is_free(key);
         let (Ok(cookie), Some(circuit), true) = (Cookie::try_from(data), self.circuits.get_mut(key), free) else {
+            let counts = &mut self.tally.onion_services;
+            match free {
+                true => counts.est_rend_malformed += 1,
+                false => counts.est_rend_unsuitable_circuit += 1,
+            }
             return self.violation(key);
         };
         circuit.duty = Duty::Waiting(cookie);
@@ -114,6 +140,11 @@ impl Engine {
         let free = self.is_free(key);
         let cookie = data.split_first_chunk::<COOKIE_BYTES>();
         let (Some((&cookie, rest)), Some(circuit), true) = (cookie, self.circuits.get_mut(key), free) else {
+            let counts = &mut self.tally.onion_services;
+            match free {
+                true => counts.rend1_malformed += 1,
+                false => counts.rend1_unsuitable_circuit += 1,
+            }
             return self.violation(key);
         };
         circuit.duty = Duty::Joining;

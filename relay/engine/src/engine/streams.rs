@@ -250,7 +250,11 @@ impl Engine {
         let edge = edge!(self, circuit);
         if message.stream_id == 0 {
             let backlog = edge.backlog(circuit.backward.len());
-            return match edge.flow.on_sendme(now.steady, message.data, backlog) {
+            let taken = edge.flow.on_sendme(now.steady, message.data, backlog);
+            if let (Ok(()), Some(vegas)) = (&taken, edge.flow.congestion_control()) {
+                self.tally.congestion.note(vegas.lesson());
+            }
+            return match taken {
                 Ok(()) => self.serve_streams(now, key, outbox),
                 Err(error) => self.flow_fault(key, error),
             };
@@ -589,8 +593,16 @@ impl Engine {
 
     fn say(&mut self, key: Key, command: RelayCommand, stream_id: u16, data: &[u8], outbox: &mut Outbox) -> Verdict {
         match command {
-            RelayCommand::XON => self.tally.xon_sent += 1,
-            RelayCommand::XOFF => self.tally.xoff_sent += 1,
+            RelayCommand::XON => {
+                self.tally.xon_sent += 1;
+                let bytes = self.backlog_bytes(key, stream_id);
+                self.tally.congestion.xon_backlog_bytes.note(bytes);
+            }
+            RelayCommand::XOFF => {
+                self.tally.xoff_sent += 1;
+                let bytes = self.backlog_bytes(key, stream_id);
+                self.tally.congestion.xoff_backlog_bytes.note(bytes);
+            }
             _ => {}
         }
         let message = RelayMessage {
@@ -599,6 +611,14 @@ impl Engine {
             data,
         };
         self.originate(key, &message, outbox)
+    }
+
+    /// Bytes that wait for a stream's destination.
+    fn backlog_bytes(&mut self, key: Key, number: u16) -> u64 {
+        let edge = self.circuits.get(key).and_then(|circuit| circuit.edge.as_ref());
+        let id = edge.and_then(|edge| edge.by_number.get(&number)).copied();
+        let stream = id.and_then(|id| self.streams.get_mut(id));
+        stream.map_or(0, |stream| stream.backlog.len() as u64)
     }
 
     #[cold]

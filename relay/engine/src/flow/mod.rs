@@ -16,6 +16,7 @@
 mod bucket;
 mod circuit;
 mod error;
+mod lesson;
 mod parameters;
 mod stream_rate;
 mod tags;
@@ -26,6 +27,7 @@ mod window;
 pub use bucket::TokenBucket;
 pub use circuit::{Backlog, CircuitFlow, SendmeRules};
 pub use error::{FlowError, FlowVerdict};
+pub use lesson::{CongestionTally, Leave, Lesson, Mean, SteadySignal, Step};
 pub use parameters::{FlowParameters, Path, VegasParameters, congestion_control_enabled, sendme_increment_cells};
 pub use stream_rate::{Signal, StreamFlow};
 pub use tags::Tag;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use super::circuit::Backlog;
 use super::error::FlowError;
+use super::lesson::{Leave, Lesson, SteadySignal, Step};
 use super::parameters::VegasParameters;
 
 /// An RTT that differs from the smoothed one by more than this tells of a clock, not of a network (C tor
@@ -37,6 +38,8 @@ pub struct Vegas {
     until_whole_window: u64,
     rtt: RoundTrip,
     bdp: u64,
+    /// What the last SENDME did.
+    lesson: Lesson,
 }
 
 /// Round-trip times in microseconds; 0 is none yet.
@@ -62,6 +65,7 @@ impl Vegas {
             until_whole_window: 0,
             rtt: RoundTrip::default(),
             bdp: parameters.cwnd_init,
+            lesson: Lesson::default(),
         }
     }
 
@@ -96,6 +100,11 @@ impl Vegas {
         (self.rtt.smoothed > 0).then(|| Duration::from_micros(self.rtt.smoothed))
     }
 
+    /// What the last SENDME did to the window, for metrics.
+    pub fn lesson(&self) -> &Lesson {
+        &self.lesson
+    }
+
     /// Notes a DATA cell that goes; true if it is one that a SENDME will answer. The window may be full: it can shrink after
     /// the leave to read was given, and what was read then must still go, as with C tor.
     pub(super) fn on_sent(&mut self) -> bool {
@@ -109,6 +118,7 @@ impl Vegas {
             .inflight
             .checked_sub(self.parameters.sendme_inc)
             .ok_or(FlowError::UnexpectedSendme)?;
+        self.lesson = Lesson::default();
         self.until_update = self.until_update.saturating_sub(1);
         self.until_whole_window = self.until_whole_window.saturating_sub(1);
         let micros = u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX);
@@ -123,9 +133,10 @@ impl Vegas {
         let queue = self.cwnd.saturating_sub(self.bdp);
         self.note_fullness();
         if self.in_slow_start {
-            self.slow_start(queue);
+            self.lesson.step = Some(self.slow_start(queue));
         } else if self.until_update == 0 {
-            self.steady(queue);
+            let (bdp, signal) = (self.bdp, self.steady(queue));
+            self.lesson.step = Some(Step::Steady { queue, bdp, signal });
         }
         self.cwnd = self.cwnd.clamp(self.parameters.cwnd_min, self.parameters.cwnd_max);
         self.rearm();
@@ -140,20 +151,36 @@ impl Vegas {
         }
     }
 
-    fn slow_start(&mut self, queue: u64) {
+    fn slow_start(&mut self, queue: u64) -> Step {
+        let before = self.cwnd;
+        let mut why = None;
         if queue >= self.parameters.gamma || self.blocked {
             self.cwnd = self.bdp.saturating_add(self.parameters.gamma);
-            self.in_slow_start = false;
+            let dropped = before.saturating_sub(self.cwnd);
+            why = Some(if self.blocked { Leave::Blocked } else { Leave::Gamma { dropped } });
         } else if self.cwnd_full {
             let step = self.slow_start_step();
             self.cwnd = self.cwnd.saturating_add(step);
             // No faster than steady state would be: nothing is left to gain here.
             let steady = self.parameters.cwnd_inc * self.parameters.cwnd_inc_rate;
-            self.in_slow_start = step.saturating_mul(self.sendmes_per_window()) > steady;
+            why = (step.saturating_mul(self.sendmes_per_window()) <= steady).then_some(Leave::SmallStep);
         }
-        if self.cwnd >= self.parameters.ss_max {
+        let at_max = self.cwnd >= self.parameters.ss_max;
+        if at_max {
             self.cwnd = self.parameters.ss_max;
-            self.in_slow_start = false;
+            why = why.or(Some(Leave::Max));
+        }
+        let Some(why) = why else {
+            return Step::SlowStart { queue };
+        };
+        self.in_slow_start = false;
+        Step::LeftSlowStart {
+            queue,
+            cwnd: self.cwnd,
+            bdp: self.bdp,
+            increment: self.slow_start_step(),
+            why,
+            at_max,
         }
     }
 
@@ -169,14 +196,22 @@ impl Vegas {
         step.unwrap_or(0).max(1)
     }
 
-    fn steady(&mut self, queue: u64) {
+    fn steady(&mut self, queue: u64) -> SteadySignal {
         let p = &self.parameters;
+        let before = self.cwnd;
         if queue > p.delta {
             self.cwnd = self.bdp.saturating_add(p.delta).saturating_sub(p.cwnd_inc);
+            let dropped = before.saturating_sub(self.cwnd);
+            SteadySignal::Delta { dropped }
         } else if queue > p.beta || self.blocked {
             self.cwnd = self.cwnd.saturating_sub(p.cwnd_inc);
+            let blocked = self.blocked;
+            SteadySignal::Beta { blocked }
         } else if self.cwnd_full && queue < p.alpha {
             self.cwnd = self.cwnd.saturating_add(p.cwnd_inc);
+            SteadySignal::Alpha
+        } else {
+            SteadySignal::None
         }
     }
 
@@ -230,6 +265,7 @@ impl Vegas {
 
     fn measure(&mut self, rtt: u64) -> bool {
         if self.clock_is_odd(rtt) {
+            self.lesson.clock_stalled = true;
             return false;
         }
         let count = self.smoothing_count();
@@ -241,6 +277,7 @@ impl Vegas {
         } else if at_minimum {
             // One freak short trip would hold the window at its minimum for ever (TROVE-2022-001).
             times.smallest = mixed(times.smallest, times.smoothed, self.parameters.rtt_reset_pct);
+            self.lesson.rtt_reset = true;
         } else {
             times.smallest = times.smallest.min(times.smoothed);
         }

@@ -2,6 +2,9 @@
 //!
 //! Names, labels, HELP and TYPE are C tor 0.4.9's, so that its dashboards and alerts work unchanged.
 
+mod congestion;
+mod onion_services;
+
 use std::sync::atomic::Ordering;
 use std::time::SystemTime;
 
@@ -37,7 +40,8 @@ pub fn write(sources: &Sources<'_>) -> String {
         cells(&mut text, tally);
         circuits(&mut text, tally);
         floods(&mut text, tally);
-        congestion(&mut text, tally);
+        congestion::write(&mut text, tally);
+        onion_services::write(&mut text, tally);
     }
     traffic(&mut text, sources.traffic);
     network(&mut text, sources.facts);
@@ -195,27 +199,6 @@ fn circuits(text: &mut Exposition, tally: &Tally) {
             .sample(&[("type", name), ("action", "processed")], processed)
             .sample(&[("type", name), ("action", "dropped")], dropped);
     }
-}
-
-fn congestion(text: &mut Exposition, tally: &Tally) {
-    text.family(
-        "tor_relay_congestion_control_total",
-        Kind::Counter,
-        "Congestion control related counters",
-    )
-    .sample(
-        &[("state", "flow_control"), ("action", "xoff_num_sent")],
-        tally.xoff_sent,
-    )
-    .sample(&[("state", "flow_control"), ("action", "xon_num_sent")], tally.xon_sent)
-    .sample(
-        &[("state", "cc_circuits"), ("action", "circs_created")],
-        tally.congestion_circuits_opened,
-    )
-    .sample(
-        &[("state", "cc_circuits"), ("action", "circs_closed")],
-        tally.congestion_circuits_closed,
-    );
 }
 
 fn traffic(text: &mut Exposition, traffic: &Traffic) {

@@ -75,6 +75,34 @@ fn scrape(tally: Option<&Tally>, facts: &Facts) -> String {
     })
 }
 
+/// One that has seen congestion windows of all kinds, so that every mean has a value.
+fn busy() -> Tally {
+    let mut tally = Tally::default();
+    let seen = &mut tally.congestion;
+    for mean in [
+        &mut seen.exit_cwnd,
+        &mut seen.exit_bdp,
+        &mut seen.exit_increment,
+        &mut seen.close_cwnd,
+        &mut seen.close_slow_start_cwnd,
+        &mut seen.xon_backlog_bytes,
+        &mut seen.xoff_backlog_bytes,
+        &mut seen.blocked_percent,
+        &mut seen.slow_start_blocked_percent,
+        &mut seen.gamma_drop,
+        &mut seen.delta_drop,
+        &mut seen.alpha_percent,
+        &mut seen.beta_percent,
+        &mut seen.delta_percent,
+        &mut seen.slow_start_queue,
+        &mut seen.queue,
+        &mut seen.bdp,
+    ] {
+        mean.note(7);
+    }
+    tally
+}
+
 /// `name{label="value",…}`: all before the blank before the value.
 fn series(text: &str) -> BTreeSet<&str> {
     let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
@@ -109,7 +137,7 @@ fn rows(heading: &str) -> Vec<&'static str> {
 
 #[test]
 fn every_series_of_c_tor_is_here_or_the_reference_says_why_not() {
-    let (text, lacking) = (scrape(Some(&Tally::default()), &facts()), rows("## Not here"));
+    let (text, lacking) = (scrape(Some(&busy()), &facts()), rows("## Not here"));
     let ours = series(&text);
     let forgotten: Vec<&str> = C_TOR
         .lines()
@@ -193,8 +221,20 @@ fn what_is_not_known_is_left_out() {
         "relayfleet_consensus",
         "relayfleet_accounting",
         "tor_relay_streams",
+        "tor_relay_congestion_control",
     ] {
         assert!(!text.contains(absent), "{absent}");
     }
     assert!(text.contains("tor_relay_traffic_bytes"));
+}
+
+#[test]
+fn a_mean_of_nothing_is_no_number() {
+    let mut tally = Tally::default();
+    let gauge = "tor_relay_congestion_control{";
+    assert!(!scrape(Some(&tally), &facts()).contains(gauge));
+    tally.congestion.queue.note(40);
+    let text = scrape(Some(&tally), &facts());
+    let told: Vec<&str> = text.lines().filter(|line| line.starts_with(gauge)).collect();
+    assert_eq!(told, ["tor_relay_congestion_control{state=\"cc_estimates\",action=\"queue\"} 40"]);
 }
