@@ -5,7 +5,7 @@
 //! (`CountPrivateBandwidth`), as in C tor's `connection_is_rate_limited`. Touches no socket; the time is told.
 
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use relay_engine::flow::TokenBucket;
@@ -14,6 +14,9 @@ use relay_formats::torrc::Bandwidth;
 
 /// How often the buckets are refilled, as C tor does by default (`TokenBucketRefillInterval`).
 pub const REFILL_EVERY: Duration = Duration::from_millis(100);
+
+/// How soon somebody who has found the quota's ceiling reached tries again.
+const CEILING_RETRY: Duration = Duration::from_millis(5);
 
 /// Bytes that one turn of a connection is worth at least: four cells (C tor, `connection_bucket_get_share`). With less
 /// in the bucket nobody has a turn.
@@ -47,6 +50,8 @@ pub struct Limits {
 pub struct RateLimits {
     born: Instant,
     buckets: Mutex<Buckets>,
+    /// Called when somebody finds the quota's ceiling reached, once for each ceiling.
+    on_ceiling: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 struct Buckets {
@@ -58,6 +63,8 @@ struct Buckets {
     /// Bytes moved since the start, both ways, of those that count.
     counted: (u64, u64),
     ceiling: Ceiling,
+    /// Somebody has found the ceiling reached.
+    ceiling_said: bool,
 }
 
 /// What the quota leaves (`AccountingMax`). Bytes of links and exit streams, as far as they count at all.
@@ -125,10 +132,12 @@ impl RateLimits {
             write_reached: Reached::default(),
             counted: (0, 0),
             ceiling: Ceiling::NONE,
+            ceiling_said: false,
         };
         Self {
             born,
             buckets: Mutex::new(buckets),
+            on_ceiling: OnceLock::new(),
         }
     }
 
@@ -173,6 +182,10 @@ impl RateLimits {
         let left = buckets.ceiling.left(way);
         let there = available(&mut buckets, now).min(left);
         if there < SHARE_BYTES_MIN {
+            if left < SHARE_BYTES_MIN && !std::mem::replace(&mut buckets.ceiling_said, true) {
+                // The keeper of the quota is to look at once: it gives more room, or ends all links before much more comes in.
+                self.on_ceiling.get().iter().for_each(|tell| tell());
+            }
             return None;
         }
         let share = (there / SHARE_DIVISOR).max(SHARE_BYTES_MIN);
@@ -218,7 +231,12 @@ impl RateLimits {
         let (read, written) = buckets.counted;
         let mut ceiling = ceiling.unwrap_or(Ceiling::NONE);
         ceiling.take(read.saturating_sub(counted.0), written.saturating_sub(counted.1));
-        buckets.ceiling = ceiling;
+        (buckets.ceiling, buckets.ceiling_said) = (ceiling, false);
+    }
+
+    /// Whom to tell that the ceiling is reached; only the first one is told.
+    pub fn on_ceiling(&self, tell: impl Fn() + Send + Sync + 'static) {
+        let _ = self.on_ceiling.set(Box::new(tell));
     }
 
     /// Minutes in which the relay's rate was reached that way.
@@ -226,9 +244,12 @@ impl RateLimits {
         self.buckets().reached(way).times
     }
 
-    /// When the buckets are refilled next.
+    /// When the buckets are refilled next; where it is the quota's ceiling that is reached, when that may have been raised.
     pub fn next_refill(&self, now: Instant) -> Instant {
-        self.born + self.step(now) + REFILL_EVERY
+        match self.buckets().ceiling_said {
+            true => now + CEILING_RETRY,
+            false => self.born + self.step(now) + REFILL_EVERY,
+        }
     }
 
     /// The last refill at or before `now`, counted from `born`.

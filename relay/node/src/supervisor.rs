@@ -61,7 +61,8 @@ fn supervise(line: &CommandLine, relay: &mut Relay, news: &Receiver<News>) -> Ex
             }
             Ok(News::DnsUseless) => maintenance::give_up_exit(relay),
             Ok(News::Shard(ShardNews::Broken) | News::DirectoryEnded) => break Ending::Fault,
-            Ok(News::Shard(_)) => {}
+            // The look above was what it is about.
+            Ok(News::QuotaReached | News::Shard(_)) => {}
             Err(RecvTimeoutError::Timeout) => {
                 if maintenance::look_if_due(relay).is_err() {
                     break Ending::Fault;
@@ -103,7 +104,7 @@ fn retire(relay: &mut Relay, news: &Receiver<News>, signal: news::Signal) -> End
         match news.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(News::Shard(ShardNews::Quiet)) => busy -= 1,
             Ok(News::Shard(ShardNews::Broken) | News::DirectoryEnded) => return Ending::Fault,
-            Ok(News::Reload | News::TorrcChanged | News::DnsUseless | News::Shard(ShardNews::Stopped)) => {}
+            Ok(News::Reload | News::TorrcChanged | News::DnsUseless | News::QuotaReached | News::Shard(ShardNews::Stopped)) => {}
             Ok(News::Stop(_)) | Err(_) => break,
         }
     }

@@ -1,7 +1,8 @@
 //! Keeps the books of the running relay: counts what the sockets moved, saves it, and says when to sleep and to wake.
 //!
 //! The quota itself is kept by [`RateLimits`]: it is told after each look how much may still be moved, and lets nobody move
-//! more. So a look that comes late costs no byte beyond the quota.
+//! more. So a look that comes late costs no byte beyond the quota. Nor does it let anybody move more than [`LEAD_PART`] of
+//! the quota beyond what is on disk, so that a process which is killed forgets no more than that.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -19,12 +20,16 @@ use crate::rate::{Ceiling, RateLimits, SHARE_BYTES_MIN};
 use crate::state_store::StateStore;
 use crate::status::Board;
 
-/// How often the books are looked at.
+/// How often the books are looked at, at least: who may move no more before the next look calls for it.
 pub const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// A crash costs no more than this of the books, or [`SAVE_PART`] of the quota.
+/// A crash costs no more than this of the books, or a [`LEAD_PART`]th of the quota.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// The part of the quota that is worth a save at once.
-const SAVE_PART: u64 = 100;
+const SAVE_PART: u64 = 400;
+/// The part of the quota by which the sockets may be ahead of the file: a two hundredth.
+const LEAD_PART: u64 = 200;
+/// The same at least, so that the least of quotas lets something through: as much as one read.
+const LEAD_MIN: u64 = 64 * 1024;
 
 /// The books, and whom they concern.
 pub struct Keeper {
@@ -42,7 +47,8 @@ struct Book {
     /// What the sockets had moved at the last look.
     counted: (u64, u64),
     saved_at: Instant,
-    saved_used: u64,
+    /// Bytes read and written that are on disk.
+    saved: (u64, u64),
 }
 
 impl Keeper {
@@ -92,7 +98,7 @@ impl Keeper {
         });
         let (ledger, lines) = Ledger::open(terms, record.as_ref(), now)?;
         self.book = Some(Book {
-            saved_used: ledger.used(),
+            saved: ledger.carried(),
             ledger,
             hibernation: Hibernation::default(),
             counted: self.rates.counted(),
@@ -119,11 +125,8 @@ impl Keeper {
             return AccountingState::Awake;
         };
         let counted = self.rates.counted();
-        book.ledger.count(
-            now,
-            counted.0.saturating_sub(book.counted.0),
-            counted.1.saturating_sub(book.counted.1),
-        );
+        let (read, written) = beyond(counted, book.counted);
+        book.ledger.count(now, read, written);
         book.counted = counted;
         let before = book.hibernation.state();
         let interval = book.ledger.interval();
@@ -135,15 +138,17 @@ impl Keeper {
             Ok(lines) => lines.iter().for_each(Line::log),
             Err(error) => tracing::warn!("Accounting cannot be done with this clock: {error}"),
         }
-        self.rates.set_ceiling(Some(book.ceiling()), counted);
-        self.board.note_accounting(Some(book.facts()));
         let turned = before != book.hibernation.state() || interval != book.ledger.interval();
         if turned || book.save_is_due() {
             self.save(now);
         }
-        self.book
-            .as_ref()
-            .map_or(AccountingState::Awake, |book| book.hibernation.state())
+        let Some(book) = &self.book else {
+            return AccountingState::Awake;
+        };
+        // After the save: it makes room.
+        self.rates.set_ceiling(Some(book.ceiling()), counted);
+        self.board.note_accounting(Some(book.facts()));
+        book.hibernation.state()
     }
 
     /// Writes the books down.
@@ -151,23 +156,35 @@ impl Keeper {
         if let Some(book) = &mut self.book {
             let record = book.ledger.record();
             self.store.change(now, |state| state.set_accounting(&record));
-            (book.saved_at, book.saved_used) = (Instant::now(), book.ledger.used());
+            (book.saved_at, book.saved) = (Instant::now(), book.ledger.carried());
         }
     }
 }
 
 impl Book {
     fn save_is_due(&self) -> bool {
-        let fresh = self.ledger.used().saturating_sub(self.saved_used);
-        let much = fresh >= (self.ledger.quota().bytes_max / SAVE_PART).max(1);
+        let quota = self.ledger.quota();
+        let (read, written) = beyond(self.ledger.carried(), self.saved);
+        let fresh = quota.rule.count(read, written);
+        let much = fresh >= (quota.bytes_max / SAVE_PART).max(LEAD_MIN / 2);
         much || (fresh > 0 && self.saved_at.elapsed() >= SAVE_EVERY)
+    }
+
+    /// How far the sockets may be ahead of the file.
+    fn lead(&self) -> u64 {
+        (self.ledger.quota().bytes_max / LEAD_PART).max(LEAD_MIN)
     }
 
     /// What may still be moved.
     fn ceiling(&self) -> Ceiling {
         let quota = self.ledger.quota();
         let (read, written) = self.ledger.carried();
-        let left = |used: u64| quota.bytes_max.saturating_sub(used);
+        let lead = self.lead();
+        let left = |used: u64, saved: u64| {
+            let ahead = saved.saturating_add(lead).saturating_sub(used);
+            quota.bytes_max.saturating_sub(used).min(ahead)
+        };
+        let (saved_read, saved_written) = self.saved;
         let free = Ceiling {
             read_left: u64::MAX,
             written_left: u64::MAX,
@@ -178,20 +195,20 @@ impl Book {
         }
         match quota.rule {
             AccountingRule::Max => Ceiling {
-                read_left: left(read),
-                written_left: left(written),
+                read_left: left(read, saved_read),
+                written_left: left(written, saved_written),
                 ..free
             },
             AccountingRule::Sum => Ceiling {
-                both_left: left(read.saturating_add(written)),
+                both_left: left(read.saturating_add(written), saved_read.saturating_add(saved_written)),
                 ..free
             },
             AccountingRule::In => Ceiling {
-                read_left: left(read),
+                read_left: left(read, saved_read),
                 ..free
             },
             AccountingRule::Out => Ceiling {
-                written_left: left(written),
+                written_left: left(written, saved_written),
                 ..free
             },
         }
@@ -211,6 +228,10 @@ impl Book {
             wakes_at: Timestamp(self.ledger.wakes_at()),
         }
     }
+}
+
+fn beyond(now: (u64, u64), before: (u64, u64)) -> (u64, u64) {
+    (now.0.saturating_sub(before.0), now.1.saturating_sub(before.1))
 }
 
 #[cfg(test)]

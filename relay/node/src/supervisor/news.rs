@@ -29,6 +29,8 @@ pub(super) enum News {
     Shard(ShardNews),
     /// The name servers lie about everything.
     DnsUseless,
+    /// Nobody may move any more before the books are looked at.
+    QuotaReached,
     /// The directory part has ended, asked or not.
     DirectoryEnded,
 }

@@ -150,6 +150,10 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
     let (report, reports) = mpsc::channel(REPORTS_WAITING_MAX);
     let service = Arc::new(Service::default());
     let rates = Arc::new(RateLimits::new(Instant::now(), limits_of(&config)));
+    rates.on_ceiling({
+        let tell = tell.clone();
+        move || _ = tell.send(News::QuotaReached)
+    });
     let pool = CryptoPool::start(usize::from(config.shards.get()).max(CRYPTO_THREADS_MIN))?;
     let (siblings, berths) = Siblings::new(config.shards, links_max)?;
     let engine_settings = Arc::new(settings(&config, &keys));
