@@ -149,6 +149,10 @@ pub struct Torrc {
     /// `CountPrivateBandwidth`: peers in private networks are held to `bandwidth` too. 1 in a testing network unless told
     /// otherwise.
     pub count_private_bandwidth: bool,
+    /// `HeartbeatPeriod`; none without heartbeats.
+    pub heartbeat_period: Option<Duration>,
+    /// `OverloadStatistics`: whether the documents tell of overload.
+    pub overload_statistics: bool,
     /// `MyFamily`, sorted, each once; our own fingerprint may be among them.
     pub my_family: Vec<RsaIdentity>,
     /// `FamilyId`.

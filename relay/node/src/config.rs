@@ -13,7 +13,7 @@ use relay_formats::exit_policy::{Action, ExitPolicy, Rule};
 use relay_formats::fingerprint::RsaIdentity;
 use relay_formats::nickname::Nickname;
 use relay_formats::torrc::{
-    Bandwidth, DirAuthority, DirectoryOptions, Exits, FamilyIds, LogLine, Quota, ServerDns, ServicePort, Torrc,
+    AccountingRule, Bandwidth, DirAuthority, DirectoryOptions, Exits, FamilyIds, LogLine, Quota, ServerDns, ServicePort, Torrc,
 };
 
 pub(crate) use addresses::is_public;
@@ -85,6 +85,10 @@ pub struct Config {
     pub bandwidth: Bandwidth,
     /// torrc `CountPrivateBandwidth`: peers in private networks are held to `bandwidth` too.
     pub count_private_bandwidth: bool,
+    /// torrc `HeartbeatPeriod`.
+    pub heartbeat_period: Option<Duration>,
+    /// torrc `OverloadStatistics`.
+    pub overload_statistics: bool,
     /// torrc `User`. It is the one that we run as, or there is no configuration.
     pub user: Option<String>,
     /// torrc `Log`.
@@ -184,6 +188,8 @@ impl Config {
             publish_server_descriptor: torrc.publish_server_descriptor,
             bandwidth: torrc.bandwidth,
             count_private_bandwidth: torrc.count_private_bandwidth,
+            heartbeat_period: torrc.heartbeat_period,
+            overload_statistics: torrc.overload_statistics,
         })
     }
 
@@ -193,6 +199,18 @@ impl Config {
         let mut rules = self.metrics_policy.iter();
         let decides = rules.find(|rule| rule.network.contains(address.to_canonical()));
         decides.is_some_and(|rule| rule.action == Action::Accept)
+    }
+
+    /// Why the descriptor does not offer directory service, though we answer who asks. As in C tor: what a quota lets us
+    /// carry should not go to directory requests, unless it could never be used up (`router_should_be_dirserver`).
+    pub fn keeps_directory_quiet(&self) -> Option<&'static str> {
+        let quota = self.accounting.filter(|quota| quota.rule != AccountingRule::In)?;
+        let carried_max = match quota.rule {
+            AccountingRule::Sum => quota.bytes_max / 2,
+            AccountingRule::Max | AccountingRule::In | AccountingRule::Out => quota.bytes_max,
+        };
+        let reached = self.bandwidth.advertised_rate() >= carried_max / quota.start.unit.seconds();
+        reached.then_some("AccountingMax enabled")
     }
 
     /// How the DNS is asked. Only an exit has a reason to look whether its servers lie.

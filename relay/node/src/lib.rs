@@ -9,6 +9,7 @@ pub mod dircache;
 pub mod directory;
 pub mod dns;
 pub mod exits;
+pub mod heartbeat;
 pub mod keys;
 pub mod limits;
 pub mod link;

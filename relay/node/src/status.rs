@@ -131,6 +131,12 @@ impl Board {
             .send_if_modified(|known| std::mem::replace(known, asleep) != asleep);
     }
 
+    /// The quota, and what the newest consensus says of us.
+    pub fn quota_and_consensus(&self) -> (Option<Accounting>, Option<SeenConsensus>) {
+        let notes = self.notes();
+        (notes.accounting.clone(), notes.consensus.clone())
+    }
+
     /// All that is known at `now`.
     pub fn facts(&self, config: &Config, keys: &Keys, now: SystemTime) -> Facts {
         let Notes {

@@ -67,6 +67,18 @@ pub enum AccountingUnit {
     },
 }
 
+impl AccountingUnit {
+    /// Seconds of such an interval, give or take a change of the clock; of months the most common length.
+    pub fn seconds(self) -> u64 {
+        const DAY: u64 = 86_400;
+        match self {
+            Self::Day => DAY,
+            Self::Week { .. } => 7 * DAY,
+            Self::Month { .. } => 31 * DAY,
+        }
+    }
+}
+
 impl Default for AccountingStart {
     fn default() -> Self {
         Self {

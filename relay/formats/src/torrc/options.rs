@@ -98,7 +98,7 @@ const TABLE: &[(Fate, &str)] = &[
     (
         Fate::Honoured,
         "Address AddressDisableIPv6 AssumeReachable AssumeReachableIPv6 BandwidthBurst BandwidthRate CacheDirectory
-        ContactInfo CountPrivateBandwidth DataDirectory DirAuthority DirCache DirPortFrontPage
+        ContactInfo CountPrivateBandwidth HeartbeatPeriod OverloadStatistics DataDirectory DirAuthority DirCache DirPortFrontPage
         DownloadExtraInfo ExitPolicy ExitPolicyRejectLocalInterfaces
         ExitPolicyRejectPrivate ExitRelay ExtendAllowPrivateAddresses FamilyId FamilyKeyDirectory IPv6Exit
         KeyDirectory Log MaxAdvertisedBandwidth MaxConsensusAgeForDiffs MaxHSDirCacheBytes
@@ -225,7 +225,7 @@ const TABLE: &[(Fate, &str)] = &[
     ),
     (
         Fate::WithoutEffect("this statistic is not built yet"),
-        "ExtraInfoStatistics DirReqStatistics HiddenServiceStatistics PaddingStatistics OverloadStatistics GeoIPFile
+        "ExtraInfoStatistics DirReqStatistics HiddenServiceStatistics PaddingStatistics GeoIPFile
         GeoIPv6File",
     ),
     (
@@ -240,7 +240,7 @@ const TABLE: &[(Fate, &str)] = &[
     (
         TUNING,
         "CircuitPadding CircuitPriorityHalflife ConnectionPadding ConnLimit ConstrainedSockSize
-        DisableOOSCheck HeartbeatPeriod KeepalivePeriod KISTSchedRunInterval
+        DisableOOSCheck KeepalivePeriod KISTSchedRunInterval
         KISTSockBufSizeFactor MaxOnionQueueDelay
         MaxUnparseableDescSizeToLog Schedulers TestingDirConnectionMaxStall TestingLinkCertLifetime
         TestingLinkKeySlop TestingMinTimeToReportBandwidth TestingServerConsensusDownloadInitialDelay

@@ -178,6 +178,8 @@ impl Reading {
             dir_authorities: self.dir_authorities(testing),
             bandwidth: self.bandwidth(),
             count_private_bandwidth: self.switch("CountPrivateBandwidth", testing),
+            overload_statistics: self.switch("OverloadStatistics", true),
+            heartbeat_period: self.heartbeat_period(),
             my_family: self.my_family(),
             family_ids: self.family_ids(),
             offline_master_key: self.switch("OfflineMasterKey", false),
@@ -195,6 +197,17 @@ impl Reading {
 
     pub(super) fn error(&mut self, at: Place, message: impl Into<String>) {
         self.errors.push(TorrcError::at(at, message));
+    }
+
+    /// C tor raises what is below half an hour; 0 is no heartbeat.
+    fn heartbeat_period(&mut self) -> Option<Duration> {
+        const USUAL: Duration = Duration::from_secs(6 * 3_600);
+        const LEAST: Duration = Duration::from_secs(1_800);
+        let period = self.last("HeartbeatPeriod", values::interval).unwrap_or(USUAL);
+        if let Some(at) = self.place("HeartbeatPeriod").filter(|_| !period.is_zero() && period < LEAST) {
+            self.warn(at, "HeartbeatPeriod option is too short; raising to 1800 seconds.");
+        }
+        (!period.is_zero()).then(|| period.max(LEAST))
     }
 
     pub(super) fn warn(&mut self, at: Place, message: impl Into<String>) {

@@ -34,6 +34,17 @@ fn the_least_torrc_is_a_port() {
 }
 
 #[test]
+fn a_heart_beats_every_six_hours_or_as_often_as_every_half_hour_or_not_at_all() {
+    let period = |text: &str| good(text).heartbeat_period;
+    assert_eq!(period(""), Some(Duration::from_secs(6 * 3_600)));
+    assert_eq!(period("HeartbeatPeriod 0"), None);
+    assert_eq!(period("HeartbeatPeriod 1 hour"), Some(Duration::from_secs(3_600)));
+    let soon = good("HeartbeatPeriod 10 minutes");
+    assert_eq!(soon.heartbeat_period, Some(Duration::from_secs(1_800)));
+    assert!(warnings(&soon)[0].contains("raising to 1800 seconds"));
+}
+
+#[test]
 fn without_a_port_there_is_no_relay() {
     for text in ["", "ORPort 0"] {
         let error = Torrc::parse(text).unwrap_err().to_string();

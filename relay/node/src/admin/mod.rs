@@ -17,22 +17,18 @@ mod token;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
 
 use relay_engine::Tally;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
 pub use listen::{BindError, Port, Ports, listen};
 
 use crate::config::Config;
 use crate::keys::Keys;
 use crate::rate::RateLimits;
-use crate::shards::{Mailbox, Order};
+use crate::shards::{self, Mailbox};
 use crate::status::Board;
 use crate::traffic::Traffic;
-
-/// A shard that says nothing for so long hangs: its rounds take milliseconds.
-const SHARD_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Whom the ports ask.
 pub struct Admin {
@@ -57,23 +53,8 @@ pub struct Admin {
 impl Admin {
     /// What all shards have counted together; none if one of them does not answer.
     async fn tally(&self) -> Option<Tally> {
-        let asked: Vec<_> = self.shards.iter().map(|shard| ask(shard, Order::Count)).collect();
-        let mut sum = Tally::default();
-        let all = tokio::time::timeout(SHARD_PATIENCE, async {
-            for answer in asked {
-                sum += &answer.await.ok()?;
-            }
-            Some(())
-        });
-        all.await.ok()??;
-        Some(sum)
+        shards::tally(&self.shards).await
     }
-}
-
-fn ask<T>(shard: &Mailbox, order: impl FnOnce(oneshot::Sender<T>) -> Order) -> oneshot::Receiver<T> {
-    let (answer, asked) = oneshot::channel();
-    shard.post(order(answer));
-    asked
 }
 
 /// Serves `ports` in a thread of its own until `shutdown`.

@@ -16,6 +16,7 @@ pub mod history;
 pub mod http;
 pub mod inflate;
 pub mod memory;
+pub mod overload;
 pub mod protocols;
 pub mod publication;
 pub mod publish;
@@ -36,6 +37,8 @@ use tokio::sync::{mpsc, watch};
 use crate::config::Config;
 use crate::dircache::Service;
 use crate::keys::Keys;
+use crate::rate::RateLimits;
+use crate::shards::Mailbox;
 use crate::state_store::StateStore;
 use crate::status::Board;
 use crate::traffic::Traffic;
@@ -54,6 +57,10 @@ pub struct DirectoryContext {
     pub service: Arc<Service>,
     /// What the engine reports. Bounded; the driver drops reports rather than wait.
     pub reports: mpsc::Receiver<Report>,
+    /// Whom to ask what the engine has counted.
+    pub shards: Vec<Mailbox>,
+    /// How often the relay's rates were reached.
+    pub rates: Arc<RateLimits>,
     /// Bytes that went over our links.
     pub traffic: Arc<Traffic>,
     /// Where it writes what the owner may want to know.
@@ -72,6 +79,8 @@ pub async fn run(context: DirectoryContext) {
         network,
         service,
         reports,
+        shards,
+        rates,
         traffic,
         board,
         store,
@@ -83,6 +92,8 @@ pub async fn run(context: DirectoryContext) {
         keys,
         consensus,
         reports,
+        shards,
+        rates,
         traffic,
         service: Arc::clone(&service),
         board,

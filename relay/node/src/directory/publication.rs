@@ -30,6 +30,8 @@ pub enum Reason {
     BandwidthChanged,
     /// The quota has put the relay to sleep, or lets it wake.
     HibernationChanged,
+    /// The relay was overloaded.
+    Overloaded,
     /// 18 hours old.
     Aged,
     /// The consensus does not list us.
@@ -49,6 +51,7 @@ impl Reason {
             Self::ReachabilityChanged => "reachability changed",
             Self::BandwidthChanged => "bandwidth has changed",
             Self::HibernationChanged => "hibernation changed",
+            Self::Overloaded => "overload",
             Self::Aged => "time for new descriptor",
             Self::NotListed => "not listed in consensus",
             Self::Stale => "listed as stale in consensus",

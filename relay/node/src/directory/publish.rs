@@ -36,6 +36,10 @@ pub struct Circumstances {
     pub observed_bandwidth: u64,
     /// Bytes written and read on the days that have ended, if any has.
     pub histories: Option<(BandwidthHistory, BandwidthHistory)>,
+    /// When the relay was overloaded last, if that is still told.
+    pub overload_general: Option<SystemTime>,
+    /// Lines of the extra-info about overload.
+    pub overload_lines: Vec<String>,
     /// The quota has put the relay to sleep.
     pub hibernating: bool,
     /// Consensus parameter `publish-dummy-tap-key`: whether a TAP key, which nobody uses, must be in it.
@@ -82,7 +86,7 @@ pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Resu
     };
     let nickname = &config.nickname;
     let (write, read) = circumstances.histories.clone().unzip();
-    // Statistics, and histories by family and of directory requests, are not built yet; they may be absent.
+    // Statistics but for overload, and histories by family and of directory requests, are not built yet; they may be absent.
     let histories = Histories {
         write,
         read,
@@ -92,7 +96,7 @@ pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Resu
         nickname,
         published: now,
         histories,
-        statistics: Vec::new(),
+        statistics: circumstances.overload_lines.clone(),
     };
     let extra_info = ExtraInfo::build(&extra_info, &signer)?;
 
@@ -136,8 +140,8 @@ pub fn make(config: &Config, keys: &Keys, circumstances: &Circumstances) -> Resu
         exit_policy: &config.exit_policy,
         hidden_service_dir: config.directory.cache,
         contact: config.contact_info.as_deref(),
-        tunnelled_dir_server: config.directory.cache,
-        overload_general: None,
+        tunnelled_dir_server: config.directory.cache && config.keeps_directory_quiet().is_none(),
+        overload_general: circumstances.overload_general,
     };
     let server = Descriptor::build(&facts, &signer)?;
     netdoc::check_own_documents(&server.text, &extra_info.text, keys.rsa_identity(), now)?;

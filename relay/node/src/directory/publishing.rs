@@ -2,9 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use relay_engine::door::Report;
+use relay_engine::network::Parameters;
 use relay_formats::facts::Reachable;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
@@ -12,6 +14,7 @@ use tokio::time::MissedTickBehavior;
 use super::bandwidth::{self, Observed};
 use super::http;
 use super::memory::Memory;
+use super::overload::{Counts, Overload};
 use super::publication::{Listing, Publication, Reason};
 use super::publish::{self, Circumstances, Uploads};
 use super::reachability::{self, Reachability};
@@ -20,6 +23,8 @@ use crate::config::Config;
 use crate::dircache::Service;
 use crate::keys::Keys;
 use crate::netdoc::Consensus;
+use crate::rate::{RateLimits, Way};
+use crate::shards::{self, Mailbox};
 use crate::state_store::StateStore;
 use crate::status::Board;
 use crate::traffic::Traffic;
@@ -42,6 +47,8 @@ pub(super) struct Ears {
     pub(super) keys: watch::Receiver<Arc<Keys>>,
     pub(super) consensus: watch::Receiver<Option<Arc<Consensus>>>,
     pub(super) reports: mpsc::Receiver<Report>,
+    pub(super) shards: Vec<Mailbox>,
+    pub(super) rates: Arc<RateLimits>,
     pub(super) traffic: Arc<Traffic>,
     pub(super) service: Arc<Service>,
     pub(super) board: Arc<Board>,
@@ -54,6 +61,7 @@ pub(super) struct Publishing {
     started: Instant,
     memory: Memory,
     observed: Observed,
+    overload: Overload,
     told_bandwidth: Option<(u64, SystemTime)>,
     remember_at: SystemTime,
     config: Arc<Config>,
@@ -79,6 +87,7 @@ impl Publishing {
         let publishing = Self {
             started: Instant::now(),
             observed: memory.observed(now, config.testing_network),
+            overload: Overload::default(),
             memory,
             told_bandwidth: None,
             remember_at: now + REMEMBER_EVERY,
@@ -95,6 +104,7 @@ impl Publishing {
             ears,
         };
         publishing.announce_tests();
+        publishing.announce_directory();
         publishing.tell_board();
         publishing
     }
@@ -154,6 +164,7 @@ impl Publishing {
 
     /// One look at everything; how long to rest after it.
     async fn look(&mut self, now: SystemTime) -> Duration {
+        self.note_overload(now).await;
         if !self.config.publish_server_descriptor {
             return LOOK_EVERY;
         }
@@ -176,8 +187,34 @@ impl Publishing {
             .clamp(Duration::from_millis(100), LOOK_EVERY)
     }
 
+    /// Compares all counters with those of the last look.
+    async fn note_overload(&mut self, now: SystemTime) {
+        if !self.config.overload_statistics {
+            self.overload = Overload::default();
+        } else if let Some(tally) = shards::tally(&self.ears.shards).await {
+            let load = &self.ears.traffic.load;
+            let counts = Counts {
+                memory_reclaims: tally.memory_reclaims,
+                onionskins: tally.onionskins_ntor + tally.onionskins_ntor_v3 + tally.onionskins_dropped,
+                onionskins_dropped: tally.onionskins_dropped,
+                ports_exhausted: load.tcp_ports_exhausted.load(Ordering::Relaxed),
+                descriptors_exhausted: load.descriptors_exhausted.load(Ordering::Relaxed),
+                read_limited: self.ears.rates.times_reached(Way::Read),
+                write_limited: self.ears.rates.times_reached(Way::Write),
+            };
+            let none = Parameters::default();
+            let consensus = self.consensus.as_ref();
+            let parameters = consensus.map_or(&none, |consensus| &consensus.parameters);
+            if self.overload.note(now, counts, parameters) {
+                self.publication.mark(Reason::Overloaded);
+            }
+        }
+        self.ears.board.note_overload(self.overload.facts(now));
+    }
+
     fn look_at_bandwidth(&mut self, now: SystemTime) {
-        let Some((told, when)) = self.told_bandwidth else {
+        // What a sleeper tells is 0, and stays 0.
+        let Some((told, when)) = self.told_bandwidth.filter(|_| !*self.hibernation.borrow()) else {
             return;
         };
         let before = now.duration_since(when).unwrap_or_default();
@@ -206,6 +243,8 @@ impl Publishing {
             },
             hibernating,
             histories: self.observed.histories(),
+            overload_general: self.overload.general(now),
+            overload_lines: self.overload.lines(now, &self.config.bandwidth),
             dummy_tap_key: self.dummy_tap_key,
         };
         self.told_bandwidth = Some((circumstances.observed_bandwidth, now));
@@ -319,6 +358,13 @@ impl Publishing {
         wanted.then_some(self.try_reaching_at)
     }
 
+    /// In C tor's words.
+    fn announce_directory(&self) {
+        if let Some(reason) = self.config.keeps_directory_quiet().filter(|_| self.config.directory.cache) {
+            tracing::info!("Not advertising Directory Service support (Reason: {reason})");
+        }
+    }
+
     fn announce_tests(&self) {
         if self.config.publish_server_descriptor && !self.assume_reachable() {
             for address in &self.config.advertised {
@@ -355,7 +401,10 @@ impl Publishing {
         if !described_alike(&config, &self.config) {
             self.publication.mark(Reason::SettingsChanged);
         }
-        self.config = config;
+        let before = std::mem::replace(&mut self.config, config);
+        if before.keeps_directory_quiet() != self.config.keeps_directory_quiet() {
+            self.announce_directory();
+        }
     }
 
     /// Asleep, or awake again: then it begins anew, as far as others are concerned.
@@ -394,6 +443,7 @@ fn described_alike(one: &Config, other: &Config) -> bool {
             authorities,
             directory,
             exit_policy,
+            accounting,
             ..
         } = config.clone();
         let publish = config.publish_server_descriptor;
@@ -404,7 +454,7 @@ fn described_alike(one: &Config, other: &Config) -> bool {
             bandwidth,
             my_family,
             authorities,
-            (directory.cache, directory.extra_infos),
+            (directory.cache, directory.extra_infos, accounting),
             exit_policy,
             publish,
         )

@@ -28,6 +28,7 @@ use crate::dircache::Service;
 use crate::directory::{self, DirectoryContext};
 use crate::dns::resolver::{self, BrokenConfig, Resolver};
 use crate::exits::{Rules, tell_rules};
+use crate::heartbeat::{self, Heart};
 use crate::keys::{DataLock, Keys, Stamps};
 use crate::limits;
 use crate::link;
@@ -362,12 +363,20 @@ fn start_directory(
         network,
         service,
         reports: heard,
+        shards: relay.shards.clone(),
+        rates: Arc::clone(&relay.rates),
         traffic,
         board: Arc::clone(&relay.board),
         store,
         shutdown: relay.shutdown.subscribe(),
     };
     let shards = relay.shards.clone();
+    let heart = Heart {
+        config: relay.config.subscribe(),
+        shards: shards.clone(),
+        traffic: Arc::clone(&context.traffic),
+        board: Arc::clone(&relay.board),
+    };
     std::thread::Builder::new()
         .name("directory".to_owned())
         .spawn(move || {
@@ -378,6 +387,7 @@ fn start_directory(
                         () = tell_network(news_of_network, &shards) => {}
                         () = tell_rules(config, network_of_rules, &shards) => {}
                         () = reports::pass_on(reports, onward) => {}
+                        () = heartbeat::run(heart) => {}
                     }
                 });
             }));

@@ -25,6 +25,8 @@ fn circumstances() -> Circumstances {
         observed_bandwidth: 0,
         hibernating: false,
         histories: None,
+        overload_general: None,
+        overload_lines: Vec::new(),
         dummy_tap_key: true,
     }
 }
@@ -56,6 +58,28 @@ fn nobody() -> SocketAddr {
         .unwrap()
         .local_addr()
         .unwrap()
+}
+
+#[test]
+fn a_quota_that_can_be_used_up_offers_no_directory_service() {
+    let offers = |more: &str| {
+        let room = tempfile::tempdir().unwrap();
+        let (_, keys) = relay(room.path());
+        let torrc = include_str!("../../../testdata/torrc");
+        let torrc = format!("{torrc}DataDirectory {}\n{more}\n", room.path().display());
+        let config = Config::new(&Torrc::parse(&torrc).unwrap(), &[]).unwrap();
+        let body = make(&config, &keys, &circumstances()).unwrap().body();
+        assert!(body.contains("\nhidden-service-dir\n"), "C tor's relays always say so");
+        body.contains("\ntunnelled-dir-server\n")
+    };
+    assert!(offers(""));
+    assert!(!offers("AccountingMax 60 MBytes"));
+    assert!(offers("AccountingMax 60 MBytes\nAccountingRule in"));
+    // 100 KB a second are 8.6 GB a day.
+    let day = "RelayBandwidthRate 100 KBytes\nAccountingStart day 0:00\n";
+    assert!(offers(&format!("{day}AccountingMax 9 GBytes")));
+    assert!(!offers(&format!("{day}AccountingMax 8 GBytes")));
+    assert!(!offers(&format!("{day}AccountingMax 9 GBytes\nAccountingRule sum")));
 }
 
 #[test]
