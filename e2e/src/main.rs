@@ -69,6 +69,10 @@ enum Story {
     },
     /// A hostile peer of our own plays every attack against C tor and ours in one run, and compares the answers.
     Hostile(story::hostile::Hostility),
+    /// A quota of 60 MiB under load, beside C tor: what goes beyond it, a kill, sleep and wake.
+    Accounting(story::accounting::Quotas),
+    /// C tor and ours scraped side by side under the same load: every series of C tor's is in ours, or the reference says why.
+    Scrape(story::scrape::Scraped),
     /// Mixed load for as long as asked for, with neighbours that are killed: memory stays, and nothing is left open.
     Endure(story::endure::Endured),
     /// Floods of every kind, against C tor and ours in turn: honest bytes go on, memory is bounded, all is given back.
@@ -132,6 +136,8 @@ fn run(what: What) -> Result<()> {
         What::Tornet(arguments) => tornet::cli::run(arguments)?,
         What::Story(Story::Slot(slotted)) => story::slot::tell(&slotted)?,
         What::Story(Story::Onion(onions)) => story::onion::tell(&onions)?,
+        What::Story(Story::Accounting(quotas)) => story::accounting::tell(&quotas)?,
+        What::Story(Story::Scrape(scraped)) => story::scrape::tell(&scraped)?,
         What::Story(Story::Endure(endured)) => story::endure::tell(&endured)?,
         What::Story(Story::Floods(flooded)) => story::floods::tell(&flooded)?,
         What::Story(Story::Hostile(hostility)) => story::hostile::tell(&hostility)?,

@@ -1,5 +1,6 @@
 //! Stories: what is shown on real processes, one each.
 
+pub mod accounting;
 pub mod bootstrap;
 pub mod carry;
 pub mod endure;
@@ -7,4 +8,5 @@ pub mod floods;
 pub mod hostile;
 pub(crate) mod neighbours;
 pub mod onion;
+pub mod scrape;
 pub mod slot;

@@ -102,7 +102,7 @@ impl Steered {
         Ok((self.built.clone(), failures.len()))
     }
 
-    fn launch(&mut self) -> anyhow::Result<String> {
+    pub(super) fn launch(&mut self) -> anyhow::Result<String> {
         let route: Vec<String> = match self.pin {
             Pin::Config => Vec::new(),
             Pin::Control => self

@@ -24,6 +24,7 @@ mod network;
 pub mod newcomer;
 pub mod observe;
 pub mod onion;
+pub mod quota;
 mod source;
 pub mod spec;
 mod start;

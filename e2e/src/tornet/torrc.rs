@@ -84,14 +84,20 @@ fn c_tor_only(torrc: &mut Torrc, state: &State, node: &Node) {
         .set("FetchDirInfoExtraEarly", 1);
     if node.role != Role::Client {
         let (a, b, c, _) = octets(node);
-        torrc
-            .set("MetricsPort", format!("{}:{METRICS_PORT}", node.address))
-            .set(
-                "MetricsPortPolicy",
-                format!("accept {a}.{b}.{c}.0/24,accept 127.0.0.0/8"),
-            );
+        torrc.set("MetricsPort", format!("{}:{METRICS_PORT}", node.address));
+        // Lines add up, and the first word counts.
+        if !has_own(state, node, "MetricsPortPolicy ") {
+            let policy = format!("accept {a}.{b}.{c}.0/24,accept 127.0.0.0/8");
+            torrc.set("MetricsPortPolicy", policy);
+        }
     }
     debug_assert!(!state.authorities.is_empty(), "authorities come before torrcs");
+}
+
+/// Whether a story has given this node a line of its own that begins so.
+fn has_own(state: &State, node: &Node, start: &str) -> bool {
+    let mut lines = state.spec.torrc.iter();
+    lines.any(|(who, line)| *who == node.name && line.starts_with(start))
 }
 
 fn octets(node: &Node) -> (u8, u8, u8, u8) {
@@ -175,8 +181,7 @@ fn authority(torrc: &mut Torrc, state: &State, node: &Node, VotingOffset(offset)
         // A busy machine may miss a vote or two.
         .set("V3AuthNIntervalsValid", 12);
     // C tor joins the sets of repeated lines, so a story that wants fewer must find none here.
-    let chosen = |(who, line): &(String, String)| *who == node.name && line.starts_with("TestingDirAuthVoteHSDir ");
-    if !state.spec.torrc.iter().any(chosen) {
+    if !has_own(state, node, "TestingDirAuthVoteHSDir ") {
         torrc.set("TestingDirAuthVoteHSDir", "*");
     }
     if !state.spec.parameters.is_empty() {

@@ -9,6 +9,7 @@ mod hot;
 mod identities;
 mod images;
 mod outage;
+mod relays;
 mod renewal;
 mod scale;
 mod search;
@@ -150,6 +151,11 @@ pub(super) fn run(tally: &mut Tally, only: Option<&str>) {
             || one(a_hostile_peer()),
         );
     }
+    for (name, moral, story) in relays::ALL {
+        if wanted(name) {
+            tally.check(moral, || one(relays::tell(story)));
+        }
+    }
     on_the_demo(tally, wanted);
     tally.check("taking the demo away leaves nothing behind", || {
         down()?;
@@ -255,8 +261,10 @@ fn a_hostile_peer() -> Result<()> {
 }
 
 fn names() -> impl Iterator<Item = &'static str> {
+    let relays = relays::ALL.iter().map(|(name, ..)| *name);
     ["carry", "floods", "endure", "hostile", "kill", "demo"]
         .into_iter()
+        .chain(relays)
         .chain(ON_THE_DEMO.iter().map(|(name, ..)| *name))
 }
 
