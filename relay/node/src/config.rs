@@ -13,7 +13,8 @@ use relay_formats::exit_policy::{Action, ExitPolicy, Rule};
 use relay_formats::fingerprint::RsaIdentity;
 use relay_formats::nickname::Nickname;
 use relay_formats::torrc::{
-    AccountingRule, Bandwidth, DirAuthority, DirectoryOptions, Exits, FamilyIds, LogLine, Quota, ServerDns, ServicePort, Torrc,
+    AccountingRule, Bandwidth, DirAuthority, DirectoryOptions, Exits, FamilyIds, LogLine, Quota, ServerDns,
+    ServicePort, Torrc,
 };
 
 pub(crate) use addresses::is_public;

@@ -104,7 +104,13 @@ fn retire(relay: &mut Relay, news: &Receiver<News>, signal: news::Signal) -> End
         match news.recv_timeout(until.saturating_duration_since(Instant::now())) {
             Ok(News::Shard(ShardNews::Quiet)) => busy -= 1,
             Ok(News::Shard(ShardNews::Broken) | News::DirectoryEnded) => return Ending::Fault,
-            Ok(News::Reload | News::TorrcChanged | News::DnsUseless | News::QuotaReached | News::Shard(ShardNews::Stopped)) => {}
+            Ok(
+                News::Reload
+                | News::TorrcChanged
+                | News::DnsUseless
+                | News::QuotaReached
+                | News::Shard(ShardNews::Stopped),
+            ) => {}
             Ok(News::Stop(_)) | Err(_) => break,
         }
     }

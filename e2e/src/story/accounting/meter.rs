@@ -50,7 +50,10 @@ impl Meter {
     /// # Errors
     /// There is no `ss`.
     pub(super) fn start(nodes: &[(&str, Ipv4Addr)]) -> Result<Self> {
-        let nodes: Vec<_> = nodes.iter().map(|(name, address)| ((*name).to_owned(), *address)).collect();
+        let nodes: Vec<_> = nodes
+            .iter()
+            .map(|(name, address)| ((*name).to_owned(), *address))
+            .collect();
         let mut sockets = Sockets::new();
         look(&nodes, &mut sockets)?;
         let (seen, over) = (Arc::new(Mutex::new(sockets)), Arc::new(AtomicBool::new(false)));
@@ -79,7 +82,11 @@ impl Meter {
     pub(super) fn read(&self, node: &str) -> Result<Moved> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         look(&self.nodes, &mut seen)?;
-        let (_, address) = self.nodes.iter().find(|(name, _)| name == node).context("no such node")?;
+        let (_, address) = self
+            .nodes
+            .iter()
+            .find(|(name, _)| name == node)
+            .context("no such node")?;
         let mut sum = Moved::default();
         for ((local, _), (received, acked)) in seen.iter() {
             if ends(local).is_some_and(|(at, _)| at == *address) {
@@ -107,7 +114,11 @@ fn look(nodes: &[(String, Ipv4Addr)], seen: &mut Sockets) -> Result<()> {
         .arg(format!("( {} )", from.join(" or ")))
         .output()
         .context("no ss on the PATH: apt-get install iproute2")?;
-    ensure!(output.status.success(), "ss: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "ss: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8_lossy(&output.stdout)
         .lines()
         .for_each(|line| note(line, seen));
@@ -121,7 +132,9 @@ fn note(line: &str, seen: &mut Sockets) {
         return;
     };
     let foreign = [METRICS_PORT, CONTROL_PORT, DIR_PORT];
-    let links = [local, peer].iter().all(|end| ends(end).is_some_and(|(_, port)| !foreign.contains(&port)));
+    let links = [local, peer]
+        .iter()
+        .all(|end| ends(end).is_some_and(|(_, port)| !foreign.contains(&port)));
     if !links {
         return;
     }

@@ -155,7 +155,9 @@ fn no_directory_service(network: &Network, consensus: &[Listed]) -> Result<()> {
         );
         ensure!(found(consensus, name)?.has("V2Dir") == offered, "{name} and V2Dir");
     }
-    say::step(format!("{OURS} and {THEIRS} offer no directory service, as they have a quota"));
+    say::step(format!(
+        "{OURS} and {THEIRS} offer no directory service, as they have a quota"
+    ));
     Ok(())
 }
 
@@ -218,7 +220,10 @@ fn press_ours(network: &Network, meter: &Meter) -> Result<()> {
         ensure!(forgotten <= FORGOTTEN_PERCENT_MAX, "too much is forgotten");
         network.start_again(OURS)?;
         let (used, _) = await_used(network, 1)?;
-        ensure!(used >= kept, "after the restart {used} bytes are known, on disk there were {kept}");
+        ensure!(
+            used >= kept,
+            "after the restart {used} bytes are known, on disk there were {kept}"
+        );
         pause.store(false, Ordering::Relaxed);
         let end = Instant::now() + USED_UP;
         loop {
@@ -226,11 +231,14 @@ fn press_ours(network: &Network, meter: &Meter) -> Result<()> {
             if state == "dormant" {
                 return Ok(used);
             }
-            ensure!(Instant::now() < end, "{OURS} does not use up its quota: {used} bytes, {state}");
+            ensure!(
+                Instant::now() < end,
+                "{OURS} does not use up its quota: {used} bytes, {state}"
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
     })?;
-        let moved = meter.read(OURS)?;
+    let moved = meter.read(OURS)?;
     report(OURS, "ours", ledger, moved);
     ensure!(ledger >= QUOTA * 95 / 100, "it slept before its quota was used up");
     for (what, bytes) in [("its ledger", ledger), ("its sockets", moved.both())] {
@@ -285,7 +293,10 @@ fn refuses(network: &Network) -> Result<()> {
         std::thread::sleep(Duration::from_millis(100));
     }
     let event = network.refused_circuit("c1", &path, Duration::from_secs(20))?;
-    ensure!(event.contains("REMOTE_REASON=HIBERNATING"), "refused otherwise: {event}");
+    ensure!(
+        event.contains("REMOTE_REASON=HIBERNATING"),
+        "refused otherwise: {event}"
+    );
     let refused = TcpStream::connect_timeout(&network.or_port(OURS)?, Duration::from_secs(2));
     ensure!(refused.is_err(), "{OURS} takes connections beyond its soft limit");
     say::step(format!(
@@ -308,7 +319,9 @@ fn standing(network: &Network) -> Result<(u64, String)> {
     let page = network.metrics(OURS)?;
     let used = observe::sum_of(&page, "relayfleet_accounting_used_bytes").context("it tells no bytes")?;
     let mut states = page.lines().filter_map(|line| {
-        let (state, on) = line.strip_prefix("relayfleet_accounting_state{state=\"")?.split_once("\"} ")?;
+        let (state, on) = line
+            .strip_prefix("relayfleet_accounting_state{state=\"")?
+            .split_once("\"} ")?;
         (on == "1").then(|| state.to_owned())
     });
     Ok((used as u64, states.next().context("it tells no state")?))
@@ -333,7 +346,10 @@ fn on_disk(network: &Network) -> Result<u64> {
     let text = fs::read_to_string(&path).with_context(|| format!("no {}", path.display()))?;
     let value = |key: &str| -> Result<u64> {
         let found = text.lines().find_map(|line| line.strip_prefix(key));
-        Ok(found.with_context(|| format!("no {key} in the state file"))?.trim().parse()?)
+        Ok(found
+            .with_context(|| format!("no {key} in the state file"))?
+            .trim()
+            .parse()?)
     };
     Ok(value("AccountingBytesReadInInterval")? + value("AccountingBytesWrittenInInterval")?)
 }
@@ -341,11 +357,18 @@ fn on_disk(network: &Network) -> Result<u64> {
 fn await_absence(network: &Network, relay: &Listed) -> Result<()> {
     let end = Instant::now() + VOTED;
     loop {
-        let listed = network.consensus()?.iter().any(|entry| entry.is_called(&relay.nickname) && entry.is_usable());
+        let listed = network
+            .consensus()?
+            .iter()
+            .any(|entry| entry.is_called(&relay.nickname) && entry.is_usable());
         if !listed && says_it_hibernates(network, relay) {
             return Ok(());
         }
-        ensure!(Instant::now() < end, "{} sleeps, and the consensus does not see it", relay.nickname);
+        ensure!(
+            Instant::now() < end,
+            "{} sleeps, and the consensus does not see it",
+            relay.nickname
+        );
         std::thread::sleep(Duration::from_millis(500));
     }
 }
@@ -374,7 +397,9 @@ fn next_minute(time: SystemTime) -> SystemTime {
 /// `HH:MM` as the machine's zone has it, which is what both relays go by.
 fn local_minute(time: SystemTime) -> Result<String> {
     let seconds = time.duration_since(UNIX_EPOCH)?.as_secs();
-    let output = Command::new("date").args(["-d", &format!("@{seconds}"), "+%H:%M"]).output()?;
+    let output = Command::new("date")
+        .args(["-d", &format!("@{seconds}"), "+%H:%M"])
+        .output()?;
     Ok(String::from_utf8(output.stdout)?.trim().to_owned())
 }
 

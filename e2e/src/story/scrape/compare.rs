@@ -78,7 +78,10 @@ pub(super) fn differences(theirs: &Page, ours: &Page, reference: &Reference) -> 
             }
         }
     }
-    let stale = reference.not_here.iter().filter(|row| ours.series.keys().any(|series| covers(row, series)));
+    let stale = reference
+        .not_here
+        .iter()
+        .filter(|row| ours.series.keys().any(|series| covers(row, series)));
     found.extend(stale.map(|row| format!("the reference says that {row} is not here, and it is")));
     found
 }
@@ -140,6 +143,9 @@ mod tests {
     fn the_pages_of_several_relays_add_up() {
         let mut both = page("a{x=\"1\"} 2\n");
         both.take_in("a{x=\"1\"} 3\na{x=\"2\"} 1\n");
-        assert_eq!((both.value("a{x=\"1\"}"), both.len(), both.of_family("a")), (Some(5.0), 2, 2));
+        assert_eq!(
+            (both.value("a{x=\"1\"}"), both.len(), both.of_family("a")),
+            (Some(5.0), 2, 2)
+        );
     }
 }

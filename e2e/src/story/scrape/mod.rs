@@ -84,7 +84,10 @@ pub fn tell(scraped: &Scraped) -> Result<()> {
         // C tor's nodes have these lines already, but for a policy of their own.
         let open = !SHUT.contains(&node);
         if OURS.contains(&node) {
-            torrc.push((node.to_owned(), format!("MetricsPort {}:{METRICS_PORT}", address(&prefix, node)?)));
+            torrc.push((
+                node.to_owned(),
+                format!("MetricsPort {}:{METRICS_PORT}", address(&prefix, node)?),
+            ));
         }
         let policy = if open { "accept 127.0.0.0/8" } else { "reject *" };
         if OURS.contains(&node) || !open {
@@ -127,7 +130,10 @@ pub fn tell(scraped: &Scraped) -> Result<()> {
 fn address(prefix: &str, node: &str) -> Result<String> {
     let (kind, number) = node.split_at(1);
     let number: u8 = number.parse()?;
-    Ok(format!("{prefix}.{}", if kind == "r" { 3 } else { 3 + RELAYS } + number))
+    Ok(format!(
+        "{prefix}.{}",
+        if kind == "r" { 3 } else { 3 + RELAYS } + number
+    ))
 }
 
 fn told(network: &Network, scraped: &Scraped) -> Result<()> {
@@ -136,7 +142,10 @@ fn told(network: &Network, scraped: &Scraped) -> Result<()> {
     }
     onion_services(network)?;
     for node in SHUT {
-        ensure!(network.metrics(node).is_err(), "{node} shows its metrics to whom its policy rejects");
+        ensure!(
+            network.metrics(node).is_err(),
+            "{node} shows its metrics to whom its policy rejects"
+        );
     }
     let (theirs, ours) = (page(network, &THEIRS)?, page(network, &OURS)?);
     let reference = fs::read_to_string(repository().join("docs/reference/metrics.md"))?;
@@ -158,7 +167,9 @@ fn told(network: &Network, scraped: &Scraped) -> Result<()> {
     ));
     ensure!(differences.is_empty(), "{}", differences.join("\n"));
     ensure!(means >= MEANS_MIN, "only {means} means have a value after this load");
-    say::step("every series of C tor's relays is in ours, by name, labels, HELP and TYPE, or the reference says why not");
+    say::step(
+        "every series of C tor's relays is in ours, by name, labels, HELP and TYPE, or the reference says why not",
+    );
     Ok(())
 }
 
@@ -171,7 +182,9 @@ fn load(network: &Network, middle: &str, exit: &str, bytes: u64) -> Result<()> {
             direction,
             ..Fetch::over(&["r3", middle, exit], bytes, 4)
         };
-        let fetched = network.fetch(&fetch).with_context(|| format!("through {middle} and {exit}"))?;
+        let fetched = network
+            .fetch(&fetch)
+            .with_context(|| format!("through {middle} and {exit}"))?;
         say::step(format!("{middle},{exit}: {:.1} MiB/s", fetched.mib_per_second));
     }
     Ok(())
@@ -185,7 +198,9 @@ fn onion_services(network: &Network) -> Result<()> {
         reach(network, &onion, &site)?;
         let points = |nodes: &[&str]| Ok::<_, anyhow::Error>(page(network, nodes)?.value(INTRODUCTIONS).unwrap_or(0.0));
         let (theirs, ours) = (points(&THEIRS)?, points(&OURS)?);
-        say::step(format!("an onion service is reached; introduction points so far: C tor {theirs}, ours {ours}"));
+        say::step(format!(
+            "an onion service is reached; introduction points so far: C tor {theirs}, ours {ours}"
+        ));
         if theirs > 0.0 && ours > 0.0 {
             return Ok(());
         }

@@ -237,8 +237,10 @@ impl CongestionTally {
     fn note_signal(&mut self, signal: SteadySignal) {
         let percent = |is: bool| if is { 100 } else { 0 };
         self.alpha_percent.note(percent(signal == SteadySignal::Alpha));
-        self.beta_percent.note(percent(matches!(signal, SteadySignal::Beta { .. })));
-        self.delta_percent.note(percent(matches!(signal, SteadySignal::Delta { .. })));
+        self.beta_percent
+            .note(percent(matches!(signal, SteadySignal::Beta { .. })));
+        self.delta_percent
+            .note(percent(matches!(signal, SteadySignal::Delta { .. })));
         match signal {
             SteadySignal::Delta { dropped } => {
                 self.delta_drop.note(dropped);
@@ -312,8 +314,14 @@ mod tests {
             ..Lesson::default()
         });
         assert_eq!((tally.above_delta, tally.rtts_skipped), (1, 1));
-        assert_eq!((tally.alpha_percent.rounded(), tally.delta_drop.rounded()), (Some(25), Some(40)));
-        assert_eq!((tally.blocked_percent.rounded(), tally.bdp.rounded()), (Some(0), Some(100)));
+        assert_eq!(
+            (tally.alpha_percent.rounded(), tally.delta_drop.rounded()),
+            (Some(25), Some(40))
+        );
+        assert_eq!(
+            (tally.blocked_percent.rounded(), tally.bdp.rounded()),
+            (Some(0), Some(100))
+        );
         assert_eq!(tally.exit_cwnd.rounded(), None);
         tally.note(&Lesson {
             step: Some(Step::LeftSlowStart {

@@ -157,7 +157,11 @@ impl Vegas {
         if queue >= self.parameters.gamma || self.blocked {
             self.cwnd = self.bdp.saturating_add(self.parameters.gamma);
             let dropped = before.saturating_sub(self.cwnd);
-            why = Some(if self.blocked { Leave::Blocked } else { Leave::Gamma { dropped } });
+            why = Some(if self.blocked {
+                Leave::Blocked
+            } else {
+                Leave::Gamma { dropped }
+            });
         } else if self.cwnd_full {
             let step = self.slow_start_step();
             self.cwnd = self.cwnd.saturating_add(step);

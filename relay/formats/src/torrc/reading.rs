@@ -204,7 +204,10 @@ impl Reading {
         const USUAL: Duration = Duration::from_secs(6 * 3_600);
         const LEAST: Duration = Duration::from_secs(1_800);
         let period = self.last("HeartbeatPeriod", values::interval).unwrap_or(USUAL);
-        if let Some(at) = self.place("HeartbeatPeriod").filter(|_| !period.is_zero() && period < LEAST) {
+        if let Some(at) = self
+            .place("HeartbeatPeriod")
+            .filter(|_| !period.is_zero() && period < LEAST)
+        {
             self.warn(at, "HeartbeatPeriod option is too short; raising to 1800 seconds.");
         }
         (!period.is_zero()).then(|| period.max(LEAST))

@@ -51,7 +51,10 @@ impl Overload {
         let told = self.general(now).is_some();
         let before = std::mem::replace(&mut self.before, counts);
         let handshakes = self.too_many_dropped(now, counts, parameters);
-        if handshakes || counts.memory_reclaims > before.memory_reclaims || counts.ports_exhausted > before.ports_exhausted {
+        if handshakes
+            || counts.memory_reclaims > before.memory_reclaims
+            || counts.ports_exhausted > before.ports_exhausted
+        {
             self.general = Some(hour_of(now));
         }
         if counts.read_limited > before.read_limited || counts.write_limited > before.write_limited {
@@ -67,10 +70,9 @@ impl Overload {
     fn too_many_dropped(&mut self, now: SystemTime, counts: Counts, parameters: &Parameters) -> bool {
         let seconds = parameters.clamped("overload_onionskin_ntor_period_secs", 6 * 3_600, 0, i32::MAX);
         let thousandths = parameters.clamped("overload_onionskin_ntor_scale_percent", 1_000, 0, 100_000);
-        let (began, came, dropped) =
-            *self
-                .period
-                .get_or_insert((now, counts.onionskins, counts.onionskins_dropped));
+        let (began, came, dropped) = *self
+            .period
+            .get_or_insert((now, counts.onionskins, counts.onionskins_dropped));
         let length = Duration::from_secs(u64::try_from(seconds).unwrap_or(0));
         if now.duration_since(began).unwrap_or_default() < length {
             return false;
@@ -120,7 +122,10 @@ fn within(at: Option<SystemTime>, now: SystemTime, time: Duration) -> Option<Sys
 }
 
 fn hour_of(time: SystemTime) -> SystemTime {
-    let seconds = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let seconds = time
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_secs();
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds / HOUR.as_secs() * HOUR.as_secs())
 }
 
@@ -146,7 +151,10 @@ mod tests {
         assert!(!overload.note(noon(), counts, &parameters));
         counts.memory_reclaims = 1;
         assert!(overload.note(noon() + 40 * MINUTE, counts, &parameters));
-        assert!(!overload.note(noon() + 41 * MINUTE, counts, &parameters), "it is told already");
+        assert!(
+            !overload.note(noon() + 41 * MINUTE, counts, &parameters),
+            "it is told already"
+        );
         assert_eq!(overload.general(noon() + 41 * MINUTE), Some(noon()));
         assert_eq!(overload.general(noon() + TOLD_FOR), Some(noon()));
         assert_eq!(overload.general(noon() + TOLD_FOR + MINUTE), None);
@@ -162,7 +170,10 @@ mod tests {
                 onionskins_dropped: dropped,
                 ..Counts::default()
             };
-            assert!(!overload.note(noon() + HOUR, counts, &parameters), "the period is six hours");
+            assert!(
+                !overload.note(noon() + HOUR, counts, &parameters),
+                "the period is six hours"
+            );
             assert_eq!(overload.note(noon() + 6 * HOUR, counts, &parameters), told, "{dropped}");
         }
     }
@@ -176,7 +187,10 @@ mod tests {
             descriptors_exhausted: 1,
             ..Counts::default()
         };
-        assert!(!overload.note(noon(), counts, &parameters), "that is no overload in general");
+        assert!(
+            !overload.note(noon(), counts, &parameters),
+            "that is no overload in general"
+        );
         assert_eq!(
             overload.lines(noon() + MINUTE, &bandwidth()),
             [

@@ -360,7 +360,11 @@ impl Publishing {
 
     /// In C tor's words.
     fn announce_directory(&self) {
-        if let Some(reason) = self.config.keeps_directory_quiet().filter(|_| self.config.directory.cache) {
+        if let Some(reason) = self
+            .config
+            .keeps_directory_quiet()
+            .filter(|_| self.config.directory.cache)
+        {
             tracing::info!("Not advertising Directory Service support (Reason: {reason})");
         }
     }

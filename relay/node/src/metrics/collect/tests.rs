@@ -236,5 +236,8 @@ fn a_mean_of_nothing_is_no_number() {
     tally.congestion.queue.note(40);
     let text = scrape(Some(&tally), &facts());
     let told: Vec<&str> = text.lines().filter(|line| line.starts_with(gauge)).collect();
-    assert_eq!(told, ["tor_relay_congestion_control{state=\"cc_estimates\",action=\"queue\"} 40"]);
+    assert_eq!(
+        told,
+        ["tor_relay_congestion_control{state=\"cc_estimates\",action=\"queue\"} 40"]
+    );
 }
