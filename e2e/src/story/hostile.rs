@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::thread;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -151,10 +151,13 @@ impl Stage {
     fn scene(&self, network: &Network, place: usize) -> Result<Scene> {
         let name = PLACES.get(place).context("a place")?;
         let [before, behind] = AROUND;
-        let public: Ipv4Addr = format!("{}.254", self.prefix).parse()?;
+        let before = target(network, before)?;
+        let IpAddr::V4(public) = before.address.ip() else {
+            bail!("{} has no IPv4 address", before.name);
+        };
         let mut scene = Scene::new(
             target(network, name)?,
-            target(network, before)?,
+            before,
             target(network, behind)?,
             public,
             *self.sources.get(place).context("a place")?,

@@ -87,11 +87,7 @@ pub(super) const PROBES: &[Probe] = &[
     same(
         30,
         "rendezvous-with-an-unknown-cookie",
-        |scene| {
-            two_hops(scene, How::Ntor, |talk| {
-                talk.say(relay::RENDEZVOUS1, 0, &rand::random::<[u8; 60]>())
-            })
-        },
+        unknown_cookie,
         "DESTROY(DESTROYED)",
     ),
     same(
@@ -224,6 +220,13 @@ fn waiting(scene: &Scene, cookie: &[u8; 20]) -> Result<Talk> {
 fn rendezvous_twice(scene: &Scene) -> Result<Answer> {
     let mut talk = waiting(scene, &rand::random())?;
     talk.say(relay::ESTABLISH_RENDEZVOUS, 0, &rand::random::<[u8; 20]>());
+    Ok(talk.answer(0).into())
+}
+
+fn unknown_cookie(scene: &Scene) -> Result<Answer> {
+    let mut talk = Talk::behind(scene, How::Ntor)?;
+    talk.say(relay::RENDEZVOUS1, 0, &rand::random::<[u8; 60]>());
+    // As below.
     Ok(talk.answer(0).into())
 }
 
