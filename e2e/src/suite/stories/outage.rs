@@ -49,8 +49,15 @@ pub(super) fn relays_outlive_their_operator(demo: &Demo, form: Form) -> Result<(
     say::step("no operator runs");
     let told = tell(demo, relay, &[relay, middle, exit], form);
     scale_operator(demo, 1)?;
-    let (short, ends) = told?;
+    let (short, ends, cert) = told?;
     fleet::await_leader(demo, "")?;
+    let cert_now = || secret_file(demo, NAMESPACE, &format!("{}-signing", relay.name), SIGNING[1]);
+    await_yes("the operator to renew the key in its Secret", PATIENCE, || {
+        cert_now().is_ok_and(|now| now != cert)
+    })?;
+    if form == Form::Short {
+        look_at_once(demo, relay)?;
+    }
     let renewed = || signing_key_ends(relay).is_ok_and(|now| now != ends);
     await_yes("the operator to renew the key", PATIENCE, renewed)?;
     let now = process(relay)?;
@@ -63,11 +70,11 @@ pub(super) fn relays_outlive_their_operator(demo: &Demo, form: Form) -> Result<(
     demo.fleet.await_ready()
 }
 
-/// Gives the process that has the short key, and when that ends.
-fn tell(demo: &Demo, relay: &Relay, path: &[&Relay], form: Form) -> Result<(Known, String)> {
+/// Gives the process that has the short key, when that ends, and its certificate.
+fn tell(demo: &Demo, relay: &Relay, path: &[&Relay], form: Form) -> Result<(Known, String, Vec<u8>)> {
     let before = (process(relay)?, signing_key_ends(relay)?);
     let metric_before = metric(relay, EXPIRY)?;
-    give_short_key(demo, relay, before.0)?;
+    let cert = give_short_key(demo, relay, before.0)?;
     before.0.signal(Signal::KILL);
     await_yes("the kubelet to start it again", PATIENCE, || {
         running(&relay.ed25519).is_ok_and(|now| now.is_some_and(|now| now != before.0)) && facts(relay).is_ok()
@@ -96,7 +103,7 @@ fn tell(demo: &Demo, relay: &Relay, path: &[&Relay], form: Form) -> Result<(Know
         outlive_the_key(demo, relay, path, short)?;
     }
     ensure!(form == Form::Long || short.alive(), "the relay ended before its key");
-    Ok((short, ends))
+    Ok((short, ends, cert))
 }
 
 fn outlive_the_key(demo: &Demo, relay: &Relay, path: &[&Relay], short: Known) -> Result<()> {
@@ -128,8 +135,8 @@ fn outlive_the_key(demo: &Demo, relay: &Relay, path: &[&Relay], short: Known) ->
     Ok(())
 }
 
-/// Puts a signing key into its Secret that ends with the hour, and waits until the pod has it.
-fn give_short_key(demo: &Demo, relay: &Relay, process: Known) -> Result<()> {
+/// Puts a signing key into its Secret that ends with the hour, waits until the pod has it, and gives its certificate.
+fn give_short_key(demo: &Demo, relay: &Relay, process: Known) -> Result<Vec<u8>> {
     let folder = demo.cluster.places.state.join("short-key");
     let _ = fs::remove_dir_all(&folder);
     let made = make_short_key(demo, relay, &folder);
@@ -154,7 +161,7 @@ fn give_short_key(demo: &Demo, relay: &Relay, process: Known) -> Result<()> {
     })?;
     say::step("a running relay does not give up its key for one that ends sooner; one that starts has no other");
     ensure!(process.alive(), "the relay ended at the sight of a worse key");
-    Ok(())
+    Ok(cert)
 }
 
 fn make_short_key(demo: &Demo, relay: &Relay, folder: &Path) -> Result<[Vec<u8>; 2]> {
