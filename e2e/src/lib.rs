@@ -16,6 +16,7 @@ pub mod machine;
 pub mod process;
 pub mod programs;
 pub mod say;
+pub mod scale;
 pub mod snapshot;
 pub mod state;
 pub mod story;

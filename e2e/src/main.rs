@@ -7,7 +7,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use e2e::suite::Layer;
 use e2e::suite::stories::Form;
-use e2e::{bench, cluster, demo, fuzz, image, interrupt, programs, say, snapshot, story, suite, tornet};
+use e2e::{bench, cluster, demo, fuzz, image, interrupt, programs, say, scale, snapshot, story, suite, tornet};
 
 /// Real processes on this machine: a cluster, a private Tor network, and the stories told on them.
 #[derive(Parser)]
@@ -77,6 +77,8 @@ enum Story {
     Endure(story::endure::Endured),
     /// Floods of every kind, against C tor and ours in turn: honest bytes go on, memory is bounded, all is given back.
     Floods(story::floods::Flooded),
+    /// A thousand Relays on a real API server with simulated nodes: time, memory, CPU, reads and writes of the operator.
+    Thousand(scale::Thousand),
 }
 
 #[derive(Subcommand)]
@@ -141,6 +143,7 @@ fn run(what: What) -> Result<()> {
         What::Story(Story::Endure(endured)) => story::endure::tell(&endured)?,
         What::Story(Story::Floods(flooded)) => story::floods::tell(&flooded)?,
         What::Story(Story::Hostile(hostility)) => story::hostile::tell(&hostility)?,
+        What::Story(Story::Thousand(thousand)) => scale::tell(&thousand)?,
         What::Story(Story::Bootstrap(bootstrap)) => story::bootstrap::tell(&bootstrap)?,
         What::Story(Story::Carry(carried)) => story::carry::tell(&carried)?,
         What::Story(Story::Demo { name, long }) => {
