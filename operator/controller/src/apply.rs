@@ -67,8 +67,8 @@ pub(crate) fn plain(error: &kube::Error) -> String {
     }
 }
 
-/// Writes the status.
-pub(crate) async fn apply_status(cluster: &Cluster, relay: &Relay, status: &RelayStatus) -> Result<(), ApplyError> {
+/// Writes the status; the Relay as it stands then.
+pub(crate) async fn apply_status(cluster: &Cluster, relay: &Relay, status: &RelayStatus) -> Result<Relay, ApplyError> {
     // What the relay says of itself is another manager's.
     let status = &RelayStatus {
         directory: None,
@@ -86,7 +86,7 @@ pub(crate) async fn apply_status(cluster: &Cluster, relay: &Relay, status: &Rela
     let done = relays
         .patch_status(&relay.name_any(), &parameters, &Patch::Apply(&patch))
         .await;
-    count(cluster, "Relay", "status", "write the status", done).map(|_| ())
+    count(cluster, "Relay", "status", "write the status", done)
 }
 
 /// Does one step.

@@ -7,15 +7,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use anyhow::Context as _;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::ListParams;
+use kube::client::ClientBuilder;
+use kube::client::retry::RetryPolicy;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::events::{Recorder, Reporter};
+use kube::runtime::reflector::Store;
 use kube::{Api, Client, Config, Resource};
 use operator_api::{Relay, RelayFamily};
 use operator_plan::Settings;
 use serde::de::DeserializeOwned;
+use tower::buffer::BufferLayer;
+use tower::retry::RetryLayer;
 
 use crate::arguments::Arguments;
+use crate::echo::Echoes;
+use crate::relays::GuardedRelay;
 use crate::telemetry::Telemetry;
+use crate::tenure::{Gate, Tenure};
 
 /// Client, settings and counters, shared by all rounds.
 pub(crate) struct Cluster {
@@ -24,6 +32,9 @@ pub(crate) struct Cluster {
     pub(crate) telemetry: Arc<Telemetry>,
     pub(crate) recorder: Recorder,
     pub(crate) lifetime: Lifetime,
+    /// All Relays, without what no loop reads from there.
+    pub(crate) relays: Store<GuardedRelay>,
+    pub(crate) echoes: Arc<Echoes>,
 }
 
 /// How many writes this process may live to see: for tests of what dying between any two of them does.
@@ -50,6 +61,8 @@ impl Cluster {
         telemetry: Arc<Telemetry>,
         instance: &str,
         lifetime: Lifetime,
+        relays: Store<GuardedRelay>,
+        echoes: Arc<Echoes>,
     ) -> Self {
         let reporter = Reporter {
             controller: "relayfleet-operator".to_owned(),
@@ -62,17 +75,20 @@ impl Cluster {
             telemetry,
             recorder,
             lifetime,
+            relays,
+            echoes,
         }
     }
 }
 
-/// A client for the cluster that the arguments, the environment or the pod's service account name.
-pub(crate) async fn connect(arguments: &Arguments) -> anyhow::Result<Client> {
+/// Two clients for the cluster that the arguments, the environment or the pod's service account name: one that writes only as
+/// long as the tenure lasts, and one for the Lease by which the tenure is renewed.
+pub(crate) async fn connect(arguments: &Arguments, tenure: Arc<Tenure>) -> anyhow::Result<(Client, Client)> {
     let options = KubeConfigOptions {
         context: arguments.context.clone(),
         ..Default::default()
     };
-    let config = match &arguments.kubeconfig {
+    let mut config = match &arguments.kubeconfig {
         Some(file) => {
             let kubeconfig = Kubeconfig::read_from(file).with_context(|| format!("--kubeconfig {}", file.display()))?;
             Config::from_custom_kubeconfig(kubeconfig, &options)
@@ -84,8 +100,21 @@ pub(crate) async fn connect(arguments: &Arguments) -> anyhow::Result<Client> {
             .await
             .context("no cluster: give --kubeconfig, set KUBECONFIG, or run in a pod")?,
     };
-    Client::try_from(config).context("cannot make a client from the configuration")
+    let unusable = "cannot make a client from the configuration";
+    let lease_client = Client::try_from(config.clone()).context(unusable)?;
+    // What is refused for a while is sent again above the gate, so that each attempt passes it.
+    config.default_retry = false;
+    let client = ClientBuilder::try_from(config)
+        .context(unusable)?
+        .with_layer(&Gate(tenure))
+        .with_layer(&BufferLayer::new(REQUESTS_WAITING_MAX))
+        .with_layer(&RetryLayer::new(RetryPolicy::server_retry()))
+        .build();
+    Ok((client, lease_client))
 }
+
+/// As kube's own client: requests that wait for a connection before their rounds do.
+const REQUESTS_WAITING_MAX: usize = 1024;
 
 /// Says early and in plain words what a person can mend: no cluster, no definition, no rights.
 pub(crate) async fn check(client: &Client, namespace: Option<&str>) -> anyhow::Result<()> {

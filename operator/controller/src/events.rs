@@ -26,11 +26,18 @@ pub(crate) async fn tell_step(cluster: &Cluster, relay: &Relay, step: &Step) {
                 format!("made the relay's keys in Secret {secret}; back it up"),
             ))
         }
-        Step::IssueSigning(_) => Some((
-            "SigningKeyIssued",
-            "gave the pod a new signing key; a running relay takes it up by itself".to_owned(),
-        )),
-        Step::CreateClaim(_) => Some(("VolumeClaimed", "claimed the relay's volume".to_owned())),
+        // The first comes with the relay, as its volume does.
+        Step::IssueSigning(_)
+            if relay
+                .status
+                .as_ref()
+                .is_some_and(|status| status.signing_key_expires.is_some()) =>
+        {
+            Some((
+                "SigningKeyIssued",
+                "gave the pod a new signing key; a running relay takes it up by itself".to_owned(),
+            ))
+        }
         Step::CreatePod(_) => Some(("PodCreated", "created the relay's pod".to_owned())),
         Step::DeletePod { .. } => Some((
             "PodReplaced",
@@ -45,9 +52,13 @@ pub(crate) async fn tell_step(cluster: &Cluster, relay: &Relay, step: &Step) {
             "deleted the relay's volume claim, as confirmed".to_owned(),
         )),
         Step::DeleteIdentity { .. } => Some(("IdentityDeleted", "deleted the relay's keys, as confirmed".to_owned())),
-        Step::CreatePodsPart | Step::ApplyToken | Step::ApplyTorrc(_) | Step::ApplyService(_) | Step::HoldRelay(_) => {
-            None
-        }
+        Step::CreatePodsPart
+        | Step::ApplyToken
+        | Step::IssueSigning(_)
+        | Step::ApplyTorrc(_)
+        | Step::CreateClaim(_)
+        | Step::ApplyService(_)
+        | Step::HoldRelay(_) => None,
     };
     if let Some((reason, note)) = told {
         publish(cluster, relay, EventType::Normal, reason, note).await;

@@ -13,10 +13,10 @@ use k8s_openapi::jiff::Timestamp;
 use kube::core::{DeserializeGuard, PartialObjectMeta};
 use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::events::EventType;
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Resource as _, ResourceExt as _};
-use operator_api::{Relay, RelayFamily, names};
+use operator_api::{RelayFamily, names};
 use operator_plan::{FamilyStep, decide_family};
 use tokio::sync::watch::Receiver;
 use tracing::{debug, info, warn};
@@ -24,6 +24,7 @@ use tracing::{debug, info, warn};
 use crate::cluster::Cluster;
 use crate::events::{tell, tell_change};
 use crate::reconcile::RoundError;
+use crate::wakes::Wakes;
 use crate::watch::scoped;
 
 type GuardedFamily = DeserializeGuard<RelayFamily>;
@@ -38,30 +39,29 @@ const GATHERING: Duration = Duration::from_secs(2);
 /// Families worked on at once; most of the time they wait.
 const CONCURRENCY: u16 = 16;
 
-/// Runs until asked to stop; rounds under way are finished.
-pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, mut stop: Receiver<bool>) {
+/// Runs until asked to stop; rounds under way are finished. `woken` are families whose members came, went or changed.
+pub(crate) async fn run(
+    cluster: Arc<Cluster>,
+    woken: Arc<Wakes<GuardedFamily>>,
+    namespace: Option<&str>,
+    mut stop: Receiver<bool>,
+) {
     let families = Controller::new(
         scoped::<GuardedFamily>(&cluster.client, namespace),
         watcher::Config::default(),
     )
     .with_config(Config::default().concurrency(CONCURRENCY));
     cluster.telemetry.inventory.count_families_of(families.store());
-    let neighbours = neighbours(families.store());
-    let labelled = || watcher::Config::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
     families
-        .watches(
-            scoped::<DeserializeGuard<Relay>>(&cluster.client, namespace),
-            watcher::Config::default(),
-            move |relay| neighbours(&relay),
-        )
+        .reconcile_on(woken.stream())
         .watches(
             scoped::<PartialObjectMeta<ConfigMap>>(&cluster.client, namespace),
-            labelled(),
+            ours_of_a_family(),
             |found| family_of(&found),
         )
         .watches(
             scoped::<PartialObjectMeta<Secret>>(&cluster.client, namespace),
-            labelled(),
+            ours_of_a_family(),
             |found| family_of(&found),
         )
         .graceful_shutdown_on(async move {
@@ -82,16 +82,15 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, mut stop
         .await;
 }
 
-/// A Relay may have come to one family of its namespace and gone from another: all of them look.
-fn neighbours(
-    families: Store<GuardedFamily>,
-) -> impl Fn(&DeserializeGuard<Relay>) -> Vec<ObjectRef<GuardedFamily>> + Send + Sync + 'static {
-    move |relay| {
-        let all = families.state().into_iter();
-        all.filter(|family| family.namespace() == relay.namespace())
-            .map(|family| ObjectRef::from_obj(family.as_ref()))
-            .collect()
-    }
+/// A fleet has far more ConfigMaps and Secrets of its Relays.
+fn ours_of_a_family() -> watcher::Config {
+    let selector = format!(
+        "{}={},{}",
+        names::LABEL_MANAGED_BY,
+        names::MANAGED_BY,
+        names::LABEL_FAMILY
+    );
+    watcher::Config::default().labels(&selector)
 }
 
 /// The family whose name a label bears.
@@ -130,7 +129,10 @@ async fn round(family: &GuardedFamily, cluster: &Cluster) -> Result<Action, Roun
         return Ok(Action::await_change());
     };
     let family = &seen.family;
-    if family.status.as_ref() != Some(&plan.status) {
+    // What passes while the steps are done is not worth a write; which key is the family's must be told before it is used.
+    let told = family.status.as_ref().map(|status| &status.family_ids) == Some(&plan.status.family_ids);
+    let passes = told && !plan.steps.is_empty() && plan.hurdle.as_ref().is_none_or(|hurdle| hurdle.passing);
+    if !passes && family.status.as_ref() != Some(&plan.status) {
         apply::status(cluster, family, &plan.status).await?;
         let before = family.status.clone().unwrap_or_default().conditions;
         let about = family.object_ref(&());
@@ -146,7 +148,12 @@ async fn round(family: &GuardedFamily, cluster: &Cluster) -> Result<Action, Roun
                 debug!(namespace, name, %error, "the facts were old");
                 return Ok(Action::requeue(LOOK_AGAIN_SOON));
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                if passes {
+                    apply::status(cluster, family, &plan.status).await?; // it does not pass so soon
+                }
+                return Err(error.into());
+            }
         }
     }
     // What was written wakes the next round, which says that all is well; but a key in the operator's namespace wakes nobody

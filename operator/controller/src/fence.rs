@@ -6,12 +6,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use k8s_openapi::api::core::v1::{Node, Pod};
 use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use kube::core::PartialObjectMeta;
+use kube::runtime::WatchStreamExt as _;
 use kube::runtime::controller::{Action, Config, Controller};
-use kube::runtime::watcher;
-use kube::{Api, ResourceExt as _};
+use kube::runtime::reflector;
+use kube::runtime::watcher::{self, Event};
+use kube::{Api, Resource as _, ResourceExt as _};
 use operator_api::names;
 use operator_plan::fence::{NodeSeen, Proof, node_name, proof};
 use serde_json::json;
@@ -20,7 +23,8 @@ use tracing::{debug, info, warn};
 
 use crate::apply::{ApplyError, FIELD_MANAGER, count};
 use crate::cluster::Cluster;
-use crate::watch::{scoped, stopped};
+use crate::relays::slim_meta;
+use crate::watch::{ours, scoped, stopped};
 
 /// A Node that is deleted or tainted changes nothing about the pod at first.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -28,9 +32,14 @@ const LOOK_AGAIN_SOON: Duration = Duration::from_millis(200);
 
 /// Runs until asked to stop; rounds under way are finished.
 pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurrency: u16, stop: Receiver<bool>) {
-    let labelled = watcher::Config::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
-    let pods = Controller::new(scoped::<PartialObjectMeta<Pod>>(&cluster.client, namespace), labelled)
-        .with_config(Config::default().concurrency(concurrency));
+    let (store, writer) = reflector::store();
+    let ending = watcher::watcher(scoped::<PartialObjectMeta<Pod>>(&cluster.client, namespace), ours())
+        .default_backoff()
+        .try_filter_map(|event| std::future::ready(Ok(only_ending(event))))
+        .modify(|pod| slim_meta(pod.meta_mut()))
+        .reflect(writer)
+        .touched_objects();
+    let pods = Controller::for_stream(ending, store).with_config(Config::default().concurrency(concurrency));
     let rounds = pods.graceful_shutdown_on(stopped(stop)).run(
         reconcile,
         |pod, error, _| {
@@ -40,6 +49,15 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
         cluster,
     );
     futures::StreamExt::for_each(rounds, |_| std::future::ready(())).await;
+}
+
+/// Of a pod that nobody has asked to end nothing is kept.
+fn only_ending(event: Event<PartialObjectMeta<Pod>>) -> Option<Event<PartialObjectMeta<Pod>>> {
+    match event {
+        Event::InitApply(pod) if pod.metadata.deletion_timestamp.is_none() => None,
+        Event::Apply(pod) if pod.metadata.deletion_timestamp.is_none() => None,
+        other => Some(other),
+    }
 }
 
 /// Why a round was not finished.

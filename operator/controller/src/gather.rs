@@ -8,10 +8,11 @@ use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, 
 use kube::core::PartialObjectMeta;
 use kube::{Api, Resource, ResourceExt as _};
 use operator_api::{Relay, RelayFamily, names};
-use operator_plan::{FamilySeen, NetworkText, Observed, Seen};
+use operator_plan::{FamilySeen, NetworkText, Observed, Seen, Step};
 use serde::de::DeserializeOwned;
 
 use crate::cluster::Cluster;
+use crate::echo::Version;
 
 /// The facts of one moment. Secrets are read as metadata only: a key enters this process when it is needed to sign.
 ///
@@ -52,6 +53,61 @@ pub(crate) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
         service,
         pod,
     }))
+}
+
+/// After these steps: reads what they have changed. False if the Relay is gone.
+pub(crate) async fn look_again(cluster: &Cluster, seen: &mut Observed, steps: &[Step]) -> kube::Result<bool> {
+    let name = seen.relay.name_any();
+    for step in steps {
+        let relay = &seen.relay;
+        match step {
+            Step::CreateIdentity | Step::DeleteIdentity { .. } => {
+                seen.custody = kept(cluster, relay).await?;
+                seen.identity = look(cluster, relay, &names::identity_secret(&name)).await?;
+            }
+            Step::CreatePodsPart => seen.identity = look(cluster, relay, &names::identity_secret(&name)).await?,
+            Step::IssueSigning(_) => seen.signing = look(cluster, relay, &names::signing_secret(&name)).await?,
+            Step::ApplyToken => seen.token = look(cluster, relay, &names::status_secret(&name)).await?,
+            Step::ApplyTorrc(_) => seen.torrc = look(cluster, relay, &names::torrc_config_map(&name)).await?,
+            Step::CreateClaim(_) | Step::DeleteClaim { .. } => {
+                seen.claim = look(cluster, relay, &names::data_claim(&name)).await?;
+            }
+            Step::ApplyService(_) => seen.service = look(cluster, relay, &name).await?,
+            Step::CreatePod(_) | Step::TouchPod { .. } | Step::DeletePod { .. } => {
+                seen.pod = look(cluster, relay, &name).await?;
+            }
+            Step::HoldRelay(_) => {
+                let relays: Api<Relay> =
+                    Api::namespaced(cluster.client.clone(), &relay.namespace().unwrap_or_default());
+                match relays.get_opt(&name).await? {
+                    Some(relay) => seen.relay = relay,
+                    None => return Ok(false),
+                }
+            }
+        }
+    }
+    Ok(true)
+}
+
+/// Of all objects that were read.
+pub(crate) fn versions(seen: &Observed) -> Vec<Version> {
+    fn version<K: Resource<DynamicType = ()>>(object: &Seen<K>) -> Option<Version> {
+        object.ours().map(Version::of)
+    }
+    [
+        Some(Version::of(&seen.relay)),
+        version(&seen.custody),
+        version(&seen.identity),
+        version(&seen.signing),
+        version(&seen.token),
+        version(&seen.torrc),
+        version(&seen.claim),
+        version(&seen.service),
+        version(&seen.pod),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 async fn look<K>(cluster: &Cluster, relay: &Relay, name: &str) -> kube::Result<Seen<K>>

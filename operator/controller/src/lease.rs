@@ -2,8 +2,12 @@
 //!
 //! A Lease that is not renewed for its own duration, by our own monotonic clock, may be taken: clocks of other machines
 //! are not asked. Every write names the resourceVersion that was read, so that of two takers one fails. A holder that
-//! cannot renew stops in time to be idle before another may begin.
+//! cannot renew stops in time to be idle before another may begin, and its tenure lets no write out after that.
+//!
+//! Each taking raises `leaseTransitions`, also by one of the same name: a holder that finds another number in the Lease than
+//! the one it came with has lost it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
@@ -16,6 +20,7 @@ use tracing::{info, warn};
 
 use crate::arguments::Arguments;
 use crate::telemetry::Telemetry;
+use crate::tenure::Tenure;
 
 /// What the Lease says, for one who wants it.
 #[derive(Debug, PartialEq, Eq)]
@@ -64,10 +69,12 @@ pub(crate) struct LeaseKeeper {
     me: String,
     duration: Duration,
     wanted: bool,
+    tenure: Arc<Tenure>,
 }
 
 impl LeaseKeeper {
-    pub(crate) fn new(client: Client, arguments: &Arguments) -> Self {
+    /// The client's writes must not need a tenure.
+    pub(crate) fn new(client: Client, arguments: &Arguments, tenure: Arc<Tenure>) -> Self {
         let leases = match &arguments.lease_namespace {
             Some(namespace) => Api::namespaced(client, namespace),
             None => Api::default_namespaced(client),
@@ -78,20 +85,24 @@ impl LeaseKeeper {
             me: arguments.instance(),
             duration: Duration::from_secs(u64::from(arguments.lease_seconds)),
             wanted: arguments.leader_elect,
+            tenure,
         }
     }
 
-    /// Waits until this process holds the Lease.
-    pub(crate) async fn acquire(&self) -> kube::Result<()> {
+    /// Waits until this process holds the Lease; which change of holder that was.
+    pub(crate) async fn acquire(&self) -> kube::Result<i32> {
         if !self.wanted {
-            return Ok(());
+            self.tenure.unlimited();
+            return Ok(0);
         }
         let mut sighting = Sighting::default();
         let mut told = false;
         loop {
-            if self.try_hold(&mut sighting).await? {
-                info!(lease = self.name, instance = self.me, "leading");
-                return Ok(());
+            let asked = Instant::now(); // counted from before the request: it may be answered late
+            if let Some(generation) = self.try_take(&mut sighting).await? {
+                self.tenure.extend(generation, asked, self.usable());
+                info!(lease = self.name, instance = self.me, generation, "leading");
+                return Ok(generation);
             }
             if !told {
                 info!(lease = self.name, instance = self.me, "another operator leads; waiting");
@@ -102,21 +113,25 @@ impl LeaseKeeper {
     }
 
     /// Renews until that fails for so long that another may soon begin; then says why.
-    pub(crate) async fn keep(&self, telemetry: &Telemetry) -> anyhow::Error {
+    pub(crate) async fn keep(&self, generation: i32, telemetry: &Telemetry) -> anyhow::Error {
         if !self.wanted {
             return std::future::pending().await;
         }
         let mut renewed = Instant::now();
-        while renewed.elapsed() < self.duration * 2 / 3 {
+        while renewed.elapsed() < self.usable() {
             tokio::time::sleep(self.pause()).await;
-            let asked = Instant::now(); // counted from before the request: it may be answered late
-            match tokio::time::timeout(self.pause(), self.try_hold(&mut Sighting::default())).await {
-                Ok(Ok(true)) => renewed = asked,
+            let asked = Instant::now();
+            match tokio::time::timeout(self.pause(), self.try_renew(generation)).await {
+                Ok(Ok(true)) => {
+                    renewed = asked;
+                    self.tenure.extend(generation, asked, self.usable());
+                }
                 Ok(Ok(false)) => break,
                 Ok(Err(error)) => warn!(%error, "the Lease could not be renewed"),
                 Err(_) => warn!("the API server did not answer in time when the Lease was to be renewed"),
             }
         }
+        self.tenure.end();
         telemetry.leader.set(0);
         anyhow::anyhow!(
             "lost the Lease {}: another operator may lead now; this one ends and starts anew",
@@ -151,53 +166,75 @@ impl LeaseKeeper {
         self.duration / 5
     }
 
-    async fn try_hold(&self, sighting: &mut Sighting) -> kube::Result<bool> {
+    /// How long after a renewal this process may still write: the rest is for what is under way.
+    fn usable(&self) -> Duration {
+        self.duration * 2 / 3
+    }
+
+    async fn try_take(&self, sighting: &mut Sighting) -> kube::Result<Option<i32>> {
         let found = self.leases.get_opt(&self.name).await?;
-        let turn = sighting.turn(
-            found.as_ref().and_then(|lease| lease.spec.as_ref()),
-            &self.me,
-            Instant::now(),
-        );
-        if turn == Turn::Wait {
+        let spec = found.as_ref().and_then(|lease| lease.spec.as_ref());
+        if sighting.turn(spec, &self.me, Instant::now()) == Turn::Wait {
+            return Ok(None);
+        }
+        let generation = generation_of(spec) + 1;
+        let done = self.write(found.as_ref(), generation, true).await?;
+        Ok(done.then_some(generation))
+    }
+
+    /// False if it is another's by now.
+    async fn try_renew(&self, generation: i32) -> kube::Result<bool> {
+        let found = self.leases.get_opt(&self.name).await?;
+        let spec = found.as_ref().and_then(|lease| lease.spec.as_ref());
+        let holder = spec.and_then(|spec| spec.holder_identity.as_ref());
+        if holder != Some(&self.me) || generation_of(spec) != generation {
             return Ok(false);
         }
-        let wanted = self.with_our_name(found.as_ref());
+        self.write(found.as_ref(), generation, false).await
+    }
+
+    /// False if another was faster.
+    async fn write(&self, found: Option<&Lease>, generation: i32, taken: bool) -> kube::Result<bool> {
+        let wanted = self.with_our_name(found, generation, taken);
         let written = match found {
             None => self.leases.create(&PostParams::default(), &wanted).await,
             Some(_) => self.leases.replace(&self.name, &PostParams::default(), &wanted).await,
         };
         match written {
             Ok(_) => Ok(true),
-            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false), // another was faster
+            Err(kube::Error::Api(status)) if status.code == 409 => Ok(false),
             Err(error) => Err(error),
         }
     }
 
-    fn with_our_name(&self, found: Option<&Lease>) -> Lease {
+    fn with_our_name(&self, found: Option<&Lease>, generation: i32, taken: bool) -> Lease {
         let fresh = ObjectMeta {
             name: Some(self.name.clone()),
             ..Default::default()
         };
         let before = found.and_then(|lease| lease.spec.clone()).unwrap_or_default();
-        let ours = before.holder_identity.as_ref() == Some(&self.me);
         let now = MicroTime(Timestamp::now());
         Lease {
             metadata: found.map_or(fresh, |lease| lease.metadata.clone()), // with its resourceVersion
             spec: Some(LeaseSpec {
                 holder_identity: Some(self.me.clone()),
                 lease_duration_seconds: i32::try_from(self.duration.as_secs()).ok(),
-                acquire_time: if ours {
-                    before.acquire_time.clone()
-                } else {
+                acquire_time: if taken {
                     Some(now.clone())
+                } else {
+                    before.acquire_time.clone()
                 },
                 renew_time: Some(now),
-                // Counts the changes of holder: a number to fence by.
-                lease_transitions: Some(before.lease_transitions.unwrap_or_default() + i32::from(!ours)),
+                lease_transitions: Some(generation),
                 ..before
             }),
         }
     }
+}
+
+/// How often the holder has changed.
+fn generation_of(spec: Option<&LeaseSpec>) -> i32 {
+    spec.and_then(|spec| spec.lease_transitions).unwrap_or_default()
 }
 
 #[cfg(test)]

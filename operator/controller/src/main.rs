@@ -9,6 +9,7 @@
 mod apply;
 mod arguments;
 mod cluster;
+mod echo;
 mod events;
 mod families;
 mod fence;
@@ -17,9 +18,12 @@ mod lease;
 mod pools;
 mod reconcile;
 mod relay_facts;
+mod relays;
 mod server;
 mod sets;
 mod telemetry;
+mod tenure;
+mod wakes;
 mod watch;
 
 use std::process::ExitCode;
@@ -32,8 +36,11 @@ use tracing::{error, info};
 
 use arguments::Arguments;
 use cluster::{Cluster, Lifetime};
+use echo::Echoes;
 use lease::LeaseKeeper;
+use relays::Concerned;
 use telemetry::Telemetry;
+use tenure::Tenure;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -56,60 +63,68 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let telemetry = Arc::new(Telemetry::new()?);
     let address = server::serve(arguments.listen, Arc::clone(&telemetry)).await?;
     info!(%address, version = env!("CARGO_PKG_VERSION"), "operator starts; /metrics and /healthz are served");
-    let client = cluster::connect(&arguments).await?;
+    let tenure = Tenure::new(&arguments.instance());
+    let (client, lease_client) = cluster::connect(&arguments, Arc::clone(&tenure)).await?;
     cluster::check(&client, arguments.watch_namespace.as_deref()).await?;
     if arguments.check {
         info!("definitions and rights are there");
         return Ok(());
     }
-    let Some(leader) = lead(&arguments, &client, &telemetry, stop.clone()).await? else {
+    let leader = LeaseKeeper::new(lease_client, &arguments, tenure);
+    let Some(generation) = lead(&leader, &telemetry, stop.clone()).await? else {
         return Ok(()); // asked to stop before it led
     };
     let mut settings = arguments.settings(client.default_namespace());
     settings.status_key = relay_facts::status_key(&client, &settings.custody_namespace)
         .await
         .context("cannot look for the key of status tokens")?;
+    let (echoes, concerned) = (Arc::new(Echoes::default()), Concerned::default());
+    let namespace = arguments.watch_namespace.as_deref();
+    let (events, store) = relays::watch(&client, namespace, Arc::clone(&echoes), concerned.clone());
+    telemetry.inventory.count_relays_of(store.clone());
     let cluster = Arc::new(Cluster::new(
         client,
         settings,
         Arc::clone(&telemetry),
         &arguments.instance(),
         Lifetime::new(arguments.abort_after_writes),
+        store,
+        echoes,
     ));
+    let relays = watch::run(
+        Arc::clone(&cluster),
+        events,
+        namespace,
+        arguments.concurrency,
+        stop.clone(),
+    );
     tokio::select! {
-        () = work(cluster, &arguments, stop.clone()) => {}
-        lost = leader.keep(&telemetry) => return Err(lost),
+        () = async { tokio::join!(relays, work(cluster, concerned, &arguments, stop.clone())); } => {}
+        lost = leader.keep(generation, &telemetry) => return Err(lost),
     }
     leader.release().await;
     info!("operator stops");
     Ok(())
 }
 
-/// All loops, until they are asked to stop.
-async fn work(cluster: Arc<Cluster>, arguments: &Arguments, stop: Receiver<bool>) {
+/// All other loops, until they are asked to stop.
+async fn work(cluster: Arc<Cluster>, concerned: Concerned, arguments: &Arguments, stop: Receiver<bool>) {
     let namespace = arguments.watch_namespace.as_deref();
     tokio::join!(
-        watch::run(Arc::clone(&cluster), namespace, arguments.concurrency, stop.clone()),
         fence::run(Arc::clone(&cluster), namespace, arguments.concurrency, stop.clone()),
-        relay_facts::run(Arc::clone(&cluster), namespace, stop.clone()),
-        sets::run(Arc::clone(&cluster), namespace, stop.clone()),
-        families::run(Arc::clone(&cluster), namespace, stop.clone()),
-        pools::run(cluster, namespace, stop),
+        relay_facts::run(Arc::clone(&cluster), stop.clone()),
+        sets::run(Arc::clone(&cluster), concerned.sets, namespace, stop.clone()),
+        families::run(Arc::clone(&cluster), concerned.families, namespace, stop.clone()),
+        pools::run(cluster, concerned.pools, namespace, stop),
     );
 }
 
 /// Waits until this process leads; `None` if it is asked to stop before.
-async fn lead(
-    arguments: &Arguments,
-    client: &kube::Client,
-    telemetry: &Telemetry,
-    mut stop: Receiver<bool>,
-) -> anyhow::Result<Option<LeaseKeeper>> {
-    let keeper = LeaseKeeper::new(client.clone(), arguments);
-    tokio::select! {
+async fn lead(keeper: &LeaseKeeper, telemetry: &Telemetry, mut stop: Receiver<bool>) -> anyhow::Result<Option<i32>> {
+    let generation = tokio::select! {
         led = keeper.acquire() => led.context("cannot lead")?,
         _ = stop.wait_for(|stop| *stop) => return Ok(None),
-    }
+    };
     telemetry.leader.set(1);
-    Ok(Some(keeper))
+    Ok(Some(generation))
 }

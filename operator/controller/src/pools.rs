@@ -26,10 +26,11 @@ use crate::apply::count;
 use crate::cluster::Cluster;
 use crate::events::tell;
 use crate::reconcile::RoundError;
+use crate::relays::GuardedRelay;
+use crate::wakes::Wakes;
 use crate::watch::stopped;
 
 type GuardedPool = DeserializeGuard<AddressPool>;
-type GuardedRelay = DeserializeGuard<Relay>;
 
 /// Watches tell of every change; this is for the one that was missed.
 const LOOK_AGAIN: Duration = Duration::from_secs(10 * 60);
@@ -42,22 +43,23 @@ const GATHERING: Duration = Duration::from_secs(1);
 /// What Pod Security enforces in a namespace.
 const ENFORCE: &str = "pod-security.kubernetes.io/enforce";
 
-/// Runs until asked to stop. Pools are the cluster's: an operator of one namespace has none.
-pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, stop: Receiver<bool>) {
+/// Runs until asked to stop; `woken` are pools that Relays came to or left. Pools are the cluster's: an operator of one
+/// namespace has none.
+pub(crate) async fn run(
+    cluster: Arc<Cluster>,
+    woken: Arc<Wakes<GuardedPool>>,
+    namespace: Option<&str>,
+    stop: Receiver<bool>,
+) {
     if namespace.is_some() {
         return stopped(stop).await;
     }
     let api: Api<GuardedPool> = Api::all(cluster.client.clone());
     let pools = Controller::new(api, watcher::Config::default()).with_config(Config::default().concurrency(4));
     cluster.telemetry.inventory.count_pools_of(pools.store());
-    let all = every(pools.store());
-    let (by_relay, by_pool) = (all.clone(), all);
+    let by_pool = every(pools.store());
     pools
-        .watches(
-            Api::<GuardedRelay>::all(cluster.client.clone()),
-            watcher::Config::default(),
-            move |_| by_relay(),
-        )
+        .reconcile_on(woken.stream())
         // An address that leaves one pool may be another's.
         .watches(
             Api::<PartialObjectMeta<AddressPool>>::all(cluster.client.clone()),
@@ -80,8 +82,8 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, stop: Re
         .await;
 }
 
-/// A Relay may have come to one pool and gone from another: all of them look. There are few.
-fn every(pools: Store<GuardedPool>) -> impl Fn() -> Vec<ObjectRef<GuardedPool>> + Clone + Send + Sync + 'static {
+/// All look. There are few.
+fn every(pools: Store<GuardedPool>) -> impl Fn() -> Vec<ObjectRef<GuardedPool>> + Send + Sync + 'static {
     move || {
         pools
             .state()

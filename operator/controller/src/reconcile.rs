@@ -9,16 +9,20 @@ use kube::ResourceExt as _;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
 use operator_api::Relay;
-use operator_plan::decide;
+use operator_plan::{Observed, Plan, Step, decide};
 use tracing::{debug, info, warn};
 
 use crate::apply::{ApplyError, apply, apply_status, plain};
 use crate::cluster::Cluster;
+use crate::echo::key;
 use crate::events::{tell_ready, tell_refused, tell_step};
-use crate::gather::gather;
+use crate::gather::{gather, look_again, versions};
 
-/// Watches tell of every change; this is for the one that was missed.
-const LOOK_AGAIN: Duration = Duration::from_secs(10 * 60);
+/// Watches tell of every change; this is for the one that was missed, and for keys that grow old. Ten thousand Relays are
+/// then six rounds a second.
+const LOOK_AGAIN: Duration = Duration::from_secs(30 * 60);
+/// How often one round may look again at what it has just written: keys, then the pod, and one to see that all is done.
+const PASSES_MAX: usize = 4;
 /// After a conflict: the facts were old.
 const LOOK_AGAIN_SOON: Duration = Duration::from_millis(200);
 
@@ -33,11 +37,15 @@ pub(crate) enum RoundError {
     Apply(#[from] ApplyError),
 }
 
-/// Gather, decide, write the status, do the steps.
+/// Gather, decide, write the status, do the steps; and once more, until nothing is left to do.
 pub(crate) async fn reconcile(
     relay: Arc<DeserializeGuard<Relay>>,
     cluster: Arc<Cluster>,
 ) -> Result<Action, RoundError> {
+    let key = key(&relay);
+    if let Some(left) = cluster.echoes.begin(&key) {
+        return Ok(Action::requeue(left));
+    }
     let counted = cluster.telemetry.begin_round("Relay");
     let done = round(&relay, &cluster).await;
     counted.end(done.is_ok());
@@ -56,27 +64,54 @@ async fn round(relay: &DeserializeGuard<Relay>, cluster: &Cluster) -> Result<Act
         );
         return Ok(Action::await_change());
     }
-    let Some(seen) = gather(cluster, &namespace, &name).await? else {
+    let Some(mut seen) = gather(cluster, &namespace, &name).await? else {
         return Ok(Action::await_change());
     };
-    let Some(plan) = decide(&seen, &cluster.settings, &Time(Timestamp::now())) else {
-        return Ok(Action::await_change());
-    };
-    let relay = &seen.relay;
+    for _ in 0..PASSES_MAX {
+        let Some(plan) = decide(&seen, &cluster.settings, &Time(Timestamp::now())) else {
+            return Ok(Action::await_change());
+        };
+        if pass(cluster, &mut seen, &plan).await? == Pass::FactsWereOld {
+            return Ok(Action::requeue(LOOK_AGAIN_SOON));
+        }
+        if plan.steps.is_empty() {
+            let wait = plan.look_again.map_or(LOOK_AGAIN, |again| again.min(LOOK_AGAIN));
+            cluster.echoes.settle(&key(relay), versions(&seen), wait);
+            return Ok(Action::requeue(wait));
+        }
+        if !look_again(cluster, &mut seen, &plan.steps).await? {
+            return Ok(Action::await_change());
+        }
+    }
+    Ok(Action::requeue(LOOK_AGAIN_SOON))
+}
+
+#[derive(PartialEq, Eq)]
+enum Pass {
+    Done,
+    FactsWereOld,
+}
+
+async fn pass(cluster: &Cluster, seen: &mut Observed, plan: &Plan) -> Result<Pass, RoundError> {
+    let (namespace, name) = (seen.relay.namespace().unwrap_or_default(), seen.relay.name_any());
+    // Of a Relay that has just come there is nothing to record before its keys are made.
+    let worth_it = seen.relay.status.is_some() || !plan.steps.contains(&Step::CreateIdentity);
     if let Some(status) = plan
         .status
         .as_ref()
-        .filter(|status| relay.status.as_ref() != Some(*status))
+        .filter(|status| worth_it && seen.relay.status.as_ref() != Some(*status))
     {
-        apply_status(cluster, relay, status).await?;
-        tell_ready(cluster, relay, status, plan.hurdle.as_ref()).await;
+        let written = apply_status(cluster, &seen.relay, status).await?;
+        tell_ready(cluster, &seen.relay, status, plan.hurdle.as_ref()).await;
+        seen.relay = written;
     }
+    let relay = &seen.relay;
     for step in &plan.steps {
         match apply(cluster, relay, step).await {
             Ok(()) => info!(namespace, name, step = step_name(step), "done"),
             Err(error) if error.is_conflict() => {
                 debug!(namespace, name, %error, "the facts were old");
-                return Ok(Action::requeue(LOOK_AGAIN_SOON));
+                return Ok(Pass::FactsWereOld);
             }
             Err(error) => {
                 tell_refused(cluster, relay, &error).await;
@@ -85,18 +120,11 @@ async fn round(relay: &DeserializeGuard<Relay>, cluster: &Cluster) -> Result<Act
         }
         tell_step(cluster, relay, step).await;
     }
-    // What is kept in the operator's namespace wakes nobody where only the Relays' own is watched.
-    let unseen = plan
-        .steps
-        .iter()
-        .any(|step| matches!(step, operator_plan::Step::CreateIdentity));
-    let later = if unseen { LOOK_AGAIN_SOON } else { LOOK_AGAIN };
-    Ok(Action::requeue(plan.look_again.map_or(later, |again| again.min(later))))
+    Ok(Pass::Done)
 }
 
 /// Never the step itself: it may hold more than a log should.
-fn step_name(step: &operator_plan::Step) -> &'static str {
-    use operator_plan::Step;
+fn step_name(step: &Step) -> &'static str {
     match step {
         Step::CreateIdentity => "CreateIdentity",
         Step::CreatePodsPart => "CreatePodsPart",

@@ -2,9 +2,10 @@
 //!
 //! A loop apart from the rounds, with a field of the status of its own: a relay that does not answer holds nobody up.
 
+use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, ensure};
 use futures::StreamExt as _;
@@ -13,8 +14,8 @@ use hyper::Request;
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Secret;
-use kube::api::{ListParams, Patch, PatchParams, PostParams};
-use kube::core::DeserializeGuard;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::runtime::reflector::ObjectRef;
 use kube::{Api, Resource as _, ResourceExt as _};
 use operator_api::{DirectoryStatus, Relay};
 use operator_plan::desired::status_port::{directory_status, is_news, new_key_secret, read_key, status_token};
@@ -26,19 +27,25 @@ use tracing::debug;
 
 use crate::apply::{ApplyError, count};
 use crate::cluster::Cluster;
-use crate::watch::{scoped, stopped};
+use crate::echo::key;
+use crate::relays::GuardedRelay;
+use crate::watch::stopped;
 
 /// Owner of `status.directory`.
 const MANAGER: &str = "relayfleet-operator-facts";
-/// Between two looks at all relays. In the public network a consensus comes every hour.
+/// Between two looks at who is to be asked.
+const LOOK: Duration = Duration::from_secs(5);
+/// Between two questions to one relay. In the public network a consensus comes every hour.
 const LOOK_AGAIN: Duration = Duration::from_secs(30);
+/// The most between two questions to a relay that does not answer.
+const SILENT_MAX: Duration = Duration::from_secs(15 * 60);
 /// Relays asked at once.
-const ASKED_AT_ONCE: usize = 32;
+const ASKED_AT_ONCE: usize = 64;
+/// Relays asked before it is looked again who is to be: of silent ones, as many as are told in ten seconds.
+const ASKED_A_ROUND: usize = 256;
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
 /// The relay's form needs about two kilobytes.
 const ANSWER_BYTES_MAX: usize = 64 * 1024;
-/// Relays listed at a time.
-const PAGE: u32 = 500;
 
 /// The key that status tokens are made of: made at the first start, kept in the operator's namespace.
 pub(crate) async fn status_key(client: &kube::Client, namespace: &str) -> kube::Result<Option<[u8; 32]>> {
@@ -55,43 +62,90 @@ pub(crate) async fn status_key(client: &kube::Client, namespace: &str) -> kube::
     }
 }
 
-/// Runs until asked to stop.
-pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, stop: Receiver<bool>) {
-    let asking = async {
-        loop {
-            tokio::time::sleep(LOOK_AGAIN).await;
-            if let Err(error) = look_at_all(&cluster, namespace).await {
-                debug!(%error, "cannot list the Relays whose status is to be asked");
+/// When each relay is to be asked, and how often in a row it has not answered.
+#[derive(Default)]
+struct Calendar(HashMap<ObjectRef<GuardedRelay>, Entry>);
+
+struct Entry {
+    /// A new pod is asked at once.
+    pod_uid: String,
+    due: Instant,
+    silent: u32,
+}
+
+impl Calendar {
+    /// Those whose time has come, first those that answered before: many that are silent hold nobody up.
+    fn due(&mut self, relays: &[Arc<GuardedRelay>], now: Instant) -> Vec<Arc<GuardedRelay>> {
+        let mut entries = std::mem::take(&mut self.0);
+        let mut due = Vec::new();
+        for relay in relays {
+            let Some(pod_uid) = can_be_asked(relay) else { continue };
+            let key = key(relay);
+            let known = entries.remove(&key).filter(|entry| entry.pod_uid == pod_uid);
+            let entry = known.unwrap_or_else(|| Entry {
+                pod_uid: pod_uid.to_owned(),
+                due: now,
+                silent: 0,
+            });
+            if entry.due <= now {
+                due.push((entry.silent, Arc::clone(relay)));
             }
+            self.0.insert(key, entry);
+        }
+        due.sort_by_key(|(silent, _)| *silent);
+        due.into_iter().map(|(_, relay)| relay).collect()
+    }
+
+    fn answered(&mut self, relay: &GuardedRelay, well: bool, now: Instant) {
+        if let Some(entry) = self.0.get_mut(&key(relay)) {
+            entry.silent = if well { 0 } else { entry.silent.saturating_add(1) };
+            let wait = LOOK_AGAIN.saturating_mul(1 << entry.silent.min(8)).min(SILENT_MAX);
+            entry.due = now + wait;
+        }
+    }
+}
+
+/// The uid of a pod that has said where it can be asked.
+fn can_be_asked(relay: &GuardedRelay) -> Option<&str> {
+    let status = relay.0.as_ref().ok()?.status.as_ref()?;
+    let (Some(_), Some(pod), Some(_)) = (&status.pod_address, &status.pod_uid, status.status_port) else {
+        return None;
+    };
+    Some(pod)
+}
+
+/// Runs until asked to stop.
+pub(crate) async fn run(cluster: Arc<Cluster>, stop: Receiver<bool>) {
+    let asking = async {
+        let calendar = Mutex::new(Calendar::default());
+        loop {
+            tokio::time::sleep(LOOK).await;
+            let locked = || calendar.lock().unwrap_or_else(PoisonError::into_inner);
+            let due = locked().due(&cluster.relays.state(), Instant::now());
+            futures::stream::iter(due.into_iter().take(ASKED_A_ROUND))
+                .for_each_concurrent(ASKED_AT_ONCE, |relay| {
+                    let cluster = &cluster;
+                    async move {
+                        let done = match &relay.0 {
+                            Ok(relay) => look_at(cluster, relay).await,
+                            Err(_) => Ok(()),
+                        };
+                        if let Err(error) = &done {
+                            debug!(
+                                relay = relay.name_any(),
+                                error = format!("{error:#}"),
+                                "no facts of a relay"
+                            );
+                        }
+                        locked().answered(&relay, done.is_ok(), Instant::now());
+                    }
+                })
+                .await;
         }
     };
     tokio::select! {
         () = asking => {}
         () = stopped(stop) => {}
-    }
-}
-
-async fn look_at_all(cluster: &Cluster, namespace: Option<&str>) -> kube::Result<()> {
-    let relays = scoped::<DeserializeGuard<Relay>>(&cluster.client, namespace);
-    let mut page = ListParams::default().limit(PAGE);
-    loop {
-        let list = relays.list(&page).await?;
-        let all = list.items.into_iter().filter_map(|relay| relay.0.ok());
-        futures::stream::iter(all)
-            .for_each_concurrent(ASKED_AT_ONCE, |relay| async move {
-                if let Err(error) = look_at(cluster, &relay).await {
-                    debug!(
-                        relay = relay.name_any(),
-                        error = format!("{error:#}"),
-                        "no facts of a relay"
-                    );
-                }
-            })
-            .await;
-        match list.metadata.continue_.filter(|more| !more.is_empty()) {
-            Some(more) => page = page.continue_token(&more),
-            None => return Ok(()),
-        }
     }
 }
 

@@ -1,9 +1,10 @@
 //! The loop for RelaySets, beside the one for Relays and as thin.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use futures::StreamExt as _;
+use futures::{StreamExt as _, TryStreamExt as _};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
@@ -24,6 +25,7 @@ use crate::apply::{ApplyError, STATUS_MANAGER, count, or_gone, put_where_it_says
 use crate::cluster::Cluster;
 use crate::events::tell;
 use crate::reconcile::RoundError;
+use crate::wakes::Wakes;
 use crate::watch::{scoped, stopped};
 
 type GuardedSet = DeserializeGuard<RelaySet>;
@@ -40,9 +42,19 @@ const CONCURRENCY: u16 = 16;
 const TURN_MANAGER: &str = "relayfleet-operator-turn";
 /// Relays asked for at a time.
 const PAGE: u32 = 500;
+/// Names looked for at once.
+const ASKED_AT_ONCE: usize = 16;
+/// A round that took long is followed by a rest of a few times that, so that a set of thousands leaves room for others.
+const REST: u32 = 3;
+const REST_MAX: Duration = Duration::from_secs(3);
 
-/// Runs until asked to stop; rounds under way are finished.
-pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, stop: Receiver<bool>) {
+/// Runs until asked to stop; rounds under way are finished. `woken` are sets whose relays changed.
+pub(crate) async fn run(
+    cluster: Arc<Cluster>,
+    woken: Arc<Wakes<GuardedSet>>,
+    namespace: Option<&str>,
+    stop: Receiver<bool>,
+) {
     let sets = Controller::new(
         scoped::<GuardedSet>(&cluster.client, namespace),
         watcher::Config::default(),
@@ -50,9 +62,8 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, stop: Re
     .with_config(Config::default().concurrency(CONCURRENCY));
     cluster.telemetry.inventory.count_sets_of(sets.store());
     let labelled = || watcher::Config::default().labels(names::LABEL_SET);
-    let relays = scoped::<DeserializeGuard<Relay>>(&cluster.client, namespace);
     let budgets = scoped::<PartialObjectMeta<PodDisruptionBudget>>(&cluster.client, namespace);
-    sets.watches(relays, labelled(), |relay| set_of(&relay))
+    sets.reconcile_on(woken.stream())
         .watches(budgets, labelled(), |budget| set_of(&budget))
         .graceful_shutdown_on(stopped(stop))
         .run(
@@ -78,9 +89,11 @@ fn set_of(object: &impl ResourceExt) -> Option<ObjectRef<GuardedSet>> {
 
 async fn reconcile(set: Arc<GuardedSet>, cluster: Arc<Cluster>) -> Result<Action, RoundError> {
     tokio::time::sleep(GATHERING).await;
+    let begun = Instant::now();
     let counted = cluster.telemetry.begin_round("RelaySet");
     let done = round(&set, &cluster).await;
     counted.end(done.is_ok());
+    tokio::time::sleep((begun.elapsed() * REST).min(REST_MAX)).await;
     done
 }
 
@@ -120,7 +133,8 @@ async fn round(set: &GuardedSet, cluster: &Cluster) -> Result<Action, RoundError
     Ok(Action::requeue(LOOK_AGAIN))
 }
 
-/// Straight from the API server: on an old answer a second relay might be taken away.
+/// Straight from the API server: on an old answer a second relay might be taken away. Of Relays that do not bear the set's
+/// label only those are read whose names the set needs.
 async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> kube::Result<Option<SetObserved>> {
     let sets: Api<RelaySet> = Api::namespaced(cluster.client.clone(), namespace);
     let Some(set) = sets.get_opt(name).await? else {
@@ -129,18 +143,31 @@ async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> kube::Result<
     let budgets: Api<PodDisruptionBudget> = Api::namespaced(cluster.client.clone(), namespace);
     let relays: Api<DeserializeGuard<Relay>> = Api::namespaced(cluster.client.clone(), namespace);
     let mut found = Vec::new();
-    let mut page = ListParams::default().limit(PAGE);
+    let mut page = ListParams::default()
+        .labels(&format!("{}={name}", names::LABEL_SET))
+        .limit(PAGE);
     loop {
         let list = relays.list(&page).await?;
-        found.extend(list.items.into_iter().filter_map(|relay| relay.0.ok()));
+        found.extend(list.items);
         match list.metadata.continue_.filter(|more| !more.is_empty()) {
             Some(more) => page = page.continue_token(&more),
             None => break,
         }
     }
+    let there: BTreeSet<String> = found.iter().map(|relay| relay.name_any()).collect();
+    let needed = (0..set.spec.replicas).map(|ordinal| names::set_member(name, ordinal));
+    let strangers: Vec<_> = futures::stream::iter(needed.filter(|needed| !there.contains(needed)))
+        .map(|needed| {
+            let relays = &relays;
+            async move { relays.get_opt(&needed).await }
+        })
+        .buffer_unordered(ASKED_AT_ONCE)
+        .try_collect()
+        .await?;
+    found.extend(strangers.into_iter().flatten());
     Ok(Some(SetObserved {
         set,
-        relays: found,
+        relays: found.into_iter().filter_map(|relay| relay.0.ok()).collect(),
         budget: budgets.get_opt(name).await?,
     }))
 }

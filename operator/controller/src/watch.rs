@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::StreamExt as _;
+use futures::{Stream, StreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::core::{DeserializeGuard, DynamicObject, PartialObjectMeta};
@@ -15,52 +15,59 @@ use kube::runtime::controller::{self, Action, Config, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
 use kube::runtime::watcher;
 use kube::{Api, Client, Resource, ResourceExt as _};
-use operator_api::{AddressPool, Relay, RelayFamily, names};
+use operator_api::{AddressPool, RelayFamily, names};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch::Receiver;
 use tracing::{debug, warn};
 
 use crate::cluster::Cluster;
+use crate::echo::{Echoes, Version};
 use crate::pools::tenants;
 use crate::reconcile::{RoundError, reconcile};
-
-type GuardedRelay = DeserializeGuard<Relay>;
+use crate::relays::GuardedRelay;
 
 const BACKOFF_FIRST: Duration = Duration::from_secs(1);
 const BACKOFF_MAX: Duration = Duration::from_secs(300);
 
-/// Runs until asked to stop; rounds under way are finished.
-pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurrency: u16, stop: Receiver<bool>) {
-    let relays = Controller::new(
-        scoped::<GuardedRelay>(&cluster.client, namespace),
-        watcher::Config::default(),
-    )
-    .with_config(Config::default().concurrency(concurrency));
-    cluster.telemetry.inventory.count_relays_of(relays.store());
+/// Runs until asked to stop; rounds under way are finished. `events` are the Relays' own.
+pub(crate) async fn run(
+    cluster: Arc<Cluster>,
+    events: impl Stream<Item = watcher::Result<GuardedRelay>> + Send + 'static,
+    namespace: Option<&str>,
+    concurrency: u16,
+    stop: Receiver<bool>,
+) {
+    let store = cluster.relays.clone();
+    let relays = Controller::for_stream(events, store.clone()).with_config(Config::default().concurrency(concurrency));
     let config_maps = scoped::<PartialObjectMeta<ConfigMap>>(&cluster.client, namespace);
-    let by_network = relays_of_network(relays.store());
-    let by_family = members_of_family(relays.store());
-    let by_pool = tenants(relays.store());
+    let echoes = &cluster.echoes;
+    let by_network = by_config_map(store.clone(), Arc::clone(echoes));
+    let by_family = stirring(Arc::clone(echoes), members_of_family(store.clone()));
+    let by_pool = tenants(store);
+    let by_pool = stirring(Arc::clone(echoes), move |found: DeserializeGuard<AddressPool>| {
+        by_pool(&found)
+    });
     let backoff = Arc::new(Backoff::default());
     let failed = Arc::clone(&backoff);
-    let rounds = watching::<Pod>(relays, &cluster.client, namespace);
-    let rounds = watching::<Service>(rounds, &cluster.client, namespace);
-    let rounds = watching::<PersistentVolumeClaim>(rounds, &cluster.client, namespace);
+    let gone = Arc::clone(echoes);
+    let rounds = watching::<Pod>(relays, &cluster, namespace);
+    let rounds = watching::<Service>(rounds, &cluster, namespace);
+    let rounds = watching::<PersistentVolumeClaim>(rounds, &cluster, namespace);
     // Pools are the cluster's: an operator of one namespace has no right to them.
     let rounds = match namespace {
         Some(_) => rounds,
         None => rounds.watches(
             Api::<DeserializeGuard<AddressPool>>::all(cluster.client.clone()),
             watcher::Config::default(),
-            move |found| by_pool(&found),
+            by_pool,
         ),
     };
-    let rounds = watching::<Secret>(rounds, &cluster.client, namespace)
-        .watches(config_maps, watcher::Config::default(), move |found| by_network(&found))
+    let rounds = watching::<Secret>(rounds, &cluster, namespace)
+        .watches(config_maps, watcher::Config::default(), by_network)
         .watches(
             scoped::<PartialObjectMeta<RelayFamily>>(&cluster.client, namespace),
             watcher::Config::default(),
-            move |found| by_family(&found),
+            by_family,
         )
         .graceful_shutdown_on(stopped(stop))
         .run(
@@ -73,7 +80,10 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
             match round {
                 Ok((relay, _)) => backoff.forget(&relay.erase()),
                 // Deleted; what it left behind still wakes rounds while it goes.
-                Err(controller::Error::ObjectNotFound(relay)) => backoff.forget(&relay),
+                Err(controller::Error::ObjectNotFound(relay)) => {
+                    backoff.forget(&relay);
+                    gone.forget(&ObjectRef::new(&relay.name).within(relay.namespace.as_deref().unwrap_or_default()));
+                }
                 Err(error) => warn!("{error}"),
             }
             std::future::ready(())
@@ -86,15 +96,44 @@ pub(crate) async fn stopped(mut stop: Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await; // an error means that nobody can ask any more
 }
 
-fn watching<K>(relays: Controller<GuardedRelay>, client: &Client, namespace: Option<&str>) -> Controller<GuardedRelay>
+fn watching<K>(relays: Controller<GuardedRelay>, cluster: &Cluster, namespace: Option<&str>) -> Controller<GuardedRelay>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Send + Sync + 'static,
     PartialObjectMeta<K>: Resource<DynamicType = (), Scope = NamespaceResourceScope> + DeserializeOwned,
 {
-    let labelled = watcher::Config::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY));
-    relays.watches(scoped::<PartialObjectMeta<K>>(client, namespace), labelled, |found| {
-        relay_of(&found)
-    })
+    let echoes = Arc::clone(&cluster.echoes);
+    relays.watches(
+        scoped::<PartialObjectMeta<K>>(&cluster.client, namespace),
+        ours(),
+        move |found| heard(&found, &echoes),
+    )
+}
+
+/// What bears our label.
+pub(crate) fn ours() -> watcher::Config {
+    watcher::Config::default().labels(&format!("{}={}", names::LABEL_MANAGED_BY, names::MANAGED_BY))
+}
+
+/// The Relay whose name a label bears, told which version this is.
+fn heard<K>(object: &PartialObjectMeta<K>, echoes: &Echoes) -> Option<ObjectRef<GuardedRelay>>
+where
+    PartialObjectMeta<K>: Resource<DynamicType = ()>,
+{
+    let relay = relay_of(object)?;
+    echoes.heard(&relay, Version::of(object));
+    Some(relay)
+}
+
+/// These Relays are to look, whatever their own objects say.
+fn stirring<T>(
+    echoes: Arc<Echoes>,
+    whom: impl Fn(T) -> Vec<ObjectRef<GuardedRelay>> + Send + Sync + 'static,
+) -> impl Fn(T) -> Vec<ObjectRef<GuardedRelay>> + Send + Sync + 'static {
+    move |found| {
+        let whom = whom(found);
+        whom.iter().for_each(|relay| echoes.stir(relay));
+        whom
+    }
 }
 
 pub(crate) fn scoped<K>(client: &Client, namespace: Option<&str>) -> Api<K>
@@ -118,16 +157,23 @@ fn relay_of<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<GuardedRelay>>
     Some(ObjectRef::new(relay).within(namespace))
 }
 
-/// A ConfigMap wakes the Relay whose torrc it is, and those whose network it describes.
-fn relays_of_network(
+/// A ConfigMap of ours wakes the Relay whose torrc it is; another, those whose network it describes.
+fn by_config_map(
     relays: Store<GuardedRelay>,
-) -> impl Fn(&PartialObjectMeta<ConfigMap>) -> Vec<ObjectRef<GuardedRelay>> + Send + Sync + 'static {
-    move |found| {
-        let members = relays.state().into_iter().filter(|relay| is_network_of(found, relay));
-        relay_of(found)
-            .into_iter()
-            .chain(members.map(|relay| ObjectRef::from_obj(relay.as_ref())))
+    echoes: Arc<Echoes>,
+) -> impl Fn(PartialObjectMeta<ConfigMap>) -> Vec<ObjectRef<GuardedRelay>> + Send + Sync + 'static {
+    let of_network = stirring(Arc::clone(&echoes), move |found: PartialObjectMeta<ConfigMap>| {
+        let all = relays.state().into_iter();
+        all.filter(|relay| is_network_of(&found, relay))
+            .map(|relay| ObjectRef::from_obj(relay.as_ref()))
             .collect()
+    });
+    move |found| {
+        let managed = found.labels().get(names::LABEL_MANAGED_BY);
+        if managed.is_some_and(|by| by == names::MANAGED_BY) {
+            return heard(&found, &echoes).into_iter().collect();
+        }
+        of_network(found)
     }
 }
 
@@ -140,7 +186,7 @@ fn is_network_of(found: &PartialObjectMeta<ConfigMap>, relay: &GuardedRelay) -> 
 /// A family wakes its members when its spec is another: of it their torrc is made, not of its status.
 fn members_of_family(
     relays: Store<GuardedRelay>,
-) -> impl Fn(&PartialObjectMeta<RelayFamily>) -> Vec<ObjectRef<GuardedRelay>> + Send + Sync + 'static {
+) -> impl Fn(PartialObjectMeta<RelayFamily>) -> Vec<ObjectRef<GuardedRelay>> + Send + Sync + 'static {
     let known: Mutex<HashMap<String, Option<i64>>> = Mutex::default();
     move |found| {
         let uid = found.metadata.uid.clone().unwrap_or_default();

@@ -120,6 +120,11 @@ impl<'a> View<'a> {
         }
     }
 
+    fn member(&self, ordinal: i32) -> Option<&Member<'a>> {
+        let at = self.members.binary_search_by_key(&ordinal, |member| member.ordinal);
+        at.ok().and_then(|at| self.members.get(at))
+    }
+
     fn wanted(&self) -> impl Iterator<Item = &Member<'a>> {
         let replicas = self.set.spec.replicas;
         self.members.iter().filter(move |member| member.ordinal < replicas)
@@ -170,7 +175,7 @@ fn relay_steps(view: &View<'_>) -> Vec<SetStep> {
     let mut steps = Vec::new();
     for ordinal in 0..view.set.spec.replicas {
         let wanted = member(view.set, ordinal);
-        let found = view.members.iter().find(|member| member.ordinal == ordinal);
+        let found = view.member(ordinal);
         let going = found.is_some_and(|found| found.relay.metadata.deletion_timestamp.is_some());
         let free = !view.taken.contains(&wanted.name_any());
         if free && !going && found.is_none_or(|found| !is_current(&wanted, found.relay)) {

@@ -5,18 +5,14 @@ use std::fmt::Debug;
 use futures::future::try_join_all;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
-use kube::api::ListParams;
-use kube::core::{DeserializeGuard, PartialObjectMeta};
+use kube::core::PartialObjectMeta;
 use kube::{Api, Resource};
-use operator_api::{Relay, RelayFamily, names};
+use operator_api::{RelayFamily, names};
 use operator_plan::family::{Member, SHARDS_MAX, is_of_family};
 use operator_plan::{FamilyObserved, Seen};
 use serde::de::DeserializeOwned;
 
 use crate::cluster::Cluster;
-
-/// Relays in one answer of the API server.
-const PAGE: u32 = 500;
 
 /// The facts of one moment; `None` if the family is gone. Keys are seen by their metadata.
 pub(super) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> kube::Result<Option<FamilyObserved>> {
@@ -49,23 +45,19 @@ pub(super) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
     }))
 }
 
-/// The Relays that name the family and have an identity; one that cannot be read has no place in it.
+/// The Relays that name the family and have an identity; one that cannot be read has no place in it. As the watch knows them:
+/// who comes or goes meanwhile wakes the next round.
 async fn members(cluster: &Cluster, namespace: &str, family: &str) -> kube::Result<Vec<Member>> {
-    let relays: Api<DeserializeGuard<Relay>> = Api::namespaced(cluster.client.clone(), namespace);
-    let mut page = ListParams::default()
-        .fields(&format!("spec.family.name={family}"))
-        .limit(PAGE);
-    let mut members = Vec::new();
-    loop {
-        let found = relays.list(&page).await?;
-        let readable = found.items.iter().filter_map(|relay| relay.0.as_ref().ok());
-        let staying = readable.filter(|relay| relay.metadata.deletion_timestamp.is_none());
-        members.extend(staying.filter_map(Member::of));
-        match found.metadata.continue_.filter(|token| !token.is_empty()) {
-            Some(token) => page = page.continue_token(&token),
-            None => return Ok(members),
-        }
+    if cluster.relays.wait_until_ready().await.is_err() {
+        // The watch has ended, and with it this process.
+        return std::future::pending().await;
     }
+    let all = cluster.relays.state();
+    let readable = all.iter().filter_map(|relay| relay.0.as_ref().ok());
+    let named = readable.filter(|relay| relay.spec.family.as_ref().is_some_and(|named| named.name == family));
+    let here = named.filter(|relay| relay.metadata.namespace.as_deref() == Some(namespace));
+    let staying = here.filter(|relay| relay.metadata.deletion_timestamp.is_none());
+    Ok(staying.filter_map(Member::of).collect())
 }
 
 async fn look<K>(cluster: &Cluster, family: &RelayFamily, namespace: &str, name: String) -> kube::Result<Seen<K>>

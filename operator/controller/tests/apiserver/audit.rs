@@ -26,6 +26,10 @@ pub(crate) struct Request {
     pub(crate) code: u64,
     /// By the roles. A quota or Pod Security answer 403 too, of one who may.
     pub(crate) denied: bool,
+    /// Of the program, with its instance and the generation of its Lease.
+    pub(crate) agent: String,
+    /// When the API server had it, RFC 3339 with microseconds: sorts as text.
+    pub(crate) received: String,
 }
 
 impl Request {
@@ -98,6 +102,8 @@ fn request(entry: &Value) -> Request {
         namespace: text("/objectRef/namespace"),
         name: text("/objectRef/name"),
         denied: entry["annotations"]["authorization.k8s.io/decision"] == "forbid",
+        agent: text("/userAgent"),
+        received: text("/requestReceivedTimestamp"),
         code: entry
             .pointer("/responseStatus/code")
             .and_then(Value::as_u64)

@@ -104,6 +104,29 @@ impl Operator {
         start.elapsed()
     }
 
+    /// SIGSTOP: no thread of it does anything until SIGCONT.
+    pub(crate) fn pause(&self) {
+        self.signal("-STOP");
+    }
+
+    pub(crate) fn resume(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let pid = self.process.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+    }
+
+    /// By itself, with a failure; its log.
+    pub(crate) fn await_failure(mut self) -> String {
+        await_yes("the operator to end by itself", || {
+            self.process.try_wait().unwrap().is_some()
+        });
+        assert!(!self.process.wait().unwrap().success());
+        self.log()
+    }
+
     pub(crate) fn kill(mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();

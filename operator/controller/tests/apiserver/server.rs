@@ -12,7 +12,7 @@ use relay_formats::rsa_key::RsaSecret;
 use serde_json::Value;
 
 /// What a machine that is busy with other tests may need.
-const PATIENCE: Duration = Duration::from_secs(180);
+const PATIENCE: Duration = Duration::from_secs(600);
 
 /// Where operators keep the keys that no relay gets.
 pub(crate) const KEYS: &str = "relayfleet-keys";

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::audit;
+use crate::deaths::made_and_deleted;
 use crate::kubelet::Kubelet;
 use crate::operator::Operator;
 use crate::rounds::Scene;
@@ -25,13 +26,13 @@ impl Scene {
         self.kubectl(&["scale", "relayset", "oaks", &format!("--replicas={replicas}")]);
     }
 
-    fn list(&self, kind: &str) -> Vec<Value> {
+    pub(crate) fn list(&self, kind: &str) -> Vec<Value> {
         self.get(kind)
             .map(|list| list["items"].as_array().unwrap().clone())
             .unwrap_or_default()
     }
 
-    fn fingerprints(&self) -> BTreeMap<String, String> {
+    pub(crate) fn fingerprints(&self) -> BTreeMap<String, String> {
         let relays = self.list("relays");
         let text = |relay: &Value, path: &str| {
             relay
@@ -52,7 +53,7 @@ impl Scene {
     }
 
     /// Until the set says that so many relays are as the template asks and ready, and there are no others.
-    fn await_set(&self, replicas: i32) {
+    pub(crate) fn await_set(&self, replicas: i32) {
         await_yes(&format!("{replicas} relays, ready and up to date"), || {
             let Some(set) = self.get("relayset/oaks") else {
                 return false;
@@ -70,7 +71,7 @@ impl Scene {
         });
     }
 
-    fn images(&self) -> Vec<String> {
+    pub(crate) fn images(&self) -> Vec<String> {
         let image = |pod: &Value| pod["spec"]["containers"][0]["image"].as_str().unwrap().to_owned();
         self.list("pods").iter().map(image).collect()
     }
@@ -195,20 +196,6 @@ fn live(scene: &Scene, mut operate: impl FnMut(&str, &mut dyn FnMut() -> bool)) 
         scene.list("pods").is_empty() && scene.list("relays").is_empty()
     });
     seen
-}
-
-/// What was made and what was deleted, by kind.
-fn made_and_deleted(scene: &Scene) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for write in audit::writes(&scene.server, scene.namespace) {
-        let verb = match (write.verb.as_str(), write.code) {
-            ("create", _) | ("patch", 201) => "made",
-            ("delete", _) => "deleted",
-            _ => continue,
-        };
-        *counts.entry(format!("{verb} {}", write.resource)).or_insert(0) += 1;
-    }
-    counts
 }
 
 #[test]

@@ -46,8 +46,7 @@ fn is_new(view: &View<'_>, found: &Member<'_>) -> bool {
 }
 
 fn missing(view: &View<'_>) -> Vec<String> {
-    let there = |ordinal| view.members.iter().any(|found| found.ordinal == ordinal);
-    let absent = (0..view.set.spec.replicas).filter(|ordinal| !there(*ordinal));
+    let absent = (0..view.set.spec.replicas).filter(|ordinal| view.member(*ordinal).is_none());
     absent
         .map(|ordinal| names::set_member(&view.set.name_any(), ordinal))
         .collect()

@@ -1,0 +1,62 @@
+//! Two operators: one leads, and one that has slept through the end of its Lease writes nothing more.
+
+use std::time::Duration;
+
+use crate::audit::{self, Request};
+use crate::kubelet::Kubelet;
+use crate::operator::Operator;
+use crate::rounds::Scene;
+use crate::server::await_yes;
+
+/// Writes that got through, the Lease's and events too.
+fn written_by(scene: &Scene, agent: &str) -> Vec<Request> {
+    let all = audit::all_requests(&scene.server).into_iter();
+    all.filter(|request| request.is_write() && request.agent.contains(agent))
+        .collect()
+}
+
+/// A process may be stopped in the middle of a round, with a write prepared; what it does when it wakes up is asked of the
+/// API server.
+#[test]
+#[ignore = "needs RELAYFLEET_BIN: run e2e/test apiserver"]
+fn an_operator_that_slept_through_the_end_of_its_lease_writes_nothing_when_it_wakes() {
+    let mut asleep_in_the_middle = 0;
+    for (sleep, milliseconds) in ["asleep-1", "asleep-2", "asleep-3", "asleep-4"]
+        .into_iter()
+        .zip([40, 170, 450, 900])
+    {
+        let scene = Scene::new(sleep);
+        let _kubelet = Kubelet::start(&scene);
+        let first = Operator::start_as(&scene.server, scene.namespace, "first");
+        first.await_log("leading");
+        scene.apply_set(4, "oak");
+        let agent = format!("({sleep}-first;");
+        await_yes("the first to write", || !written_by(&scene, &agent).is_empty());
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        first.pause();
+        let second = Operator::start_as(&scene.server, scene.namespace, "second");
+        second.await_log("another operator leads");
+        second.await_log("leading");
+        let before = written_by(&scene, &agent);
+        asleep_in_the_middle += usize::from(scene.get("pods").unwrap()["items"].as_array().unwrap().len() < 4);
+        scene.await_set(4);
+        let fingerprints = scene.fingerprints();
+
+        // Something to do for whoever thinks that it leads.
+        scene.scale(6);
+        first.resume();
+        let said = first.await_failure();
+        assert!(said.contains("lost the Lease"), "{said}");
+        scene.await_set(6);
+        assert_eq!(written_by(&scene, &agent), before, "after it woke up");
+        let theirs = written_by(&scene, &format!("({sleep}-second; generation 2)"));
+        assert!(theirs.len() > 10, "{theirs:?}");
+        let after = scene.fingerprints();
+        assert!(fingerprints.iter().all(|(name, print)| after[name] == *print));
+        second.stop();
+    }
+    println!(
+        "4 operators paused, {asleep_in_the_middle} of them in the middle of their work: 0 writes after they woke up"
+    );
+    assert!(asleep_in_the_middle > 0, "none was paused in the middle of its work");
+}
