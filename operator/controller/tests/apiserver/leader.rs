@@ -27,14 +27,15 @@ fn an_operator_that_slept_through_the_end_of_its_lease_writes_nothing_when_it_wa
     {
         let scene = Scene::new(sleep);
         let _kubelet = Kubelet::start(&scene);
-        let first = Operator::start_as(&scene.server, scene.namespace, "first");
+        let lease = ["--relay-image=relay:1", "--lease-seconds=9"];
+        let first = Operator::start_with(&scene.server, scene.namespace, "first", &lease);
         first.await_log("leading");
         scene.apply_set(4, "oak");
         let agent = format!("({sleep}-first;");
         await_yes("the first to write", || !written_by(&scene, &agent).is_empty());
         std::thread::sleep(Duration::from_millis(milliseconds));
         first.pause();
-        let second = Operator::start_as(&scene.server, scene.namespace, "second");
+        let second = Operator::start_with(&scene.server, scene.namespace, "second", &lease);
         second.await_log("another operator leads");
         second.await_log("leading");
         let before = written_by(&scene, &agent);
