@@ -400,6 +400,14 @@ pub struct Tally {
     pub congestion_circuits_opened: u64,
     /// Those of them that have ended.
     pub congestion_circuits_closed: u64,
+    /// Circuits that became legs of conflux sets.
+    pub conflux_legs_linked: u64,
+    /// SWITCH messages sent.
+    pub conflux_switches_sent: u64,
+    /// DROP messages sent by padding machines.
+    pub padding_cells_sent: u64,
+    /// PADDING_NEGOTIATE answered with an error.
+    pub padding_machines_refused: u64,
     /// Messages for streams that are not there any more, or never were.
     pub stray_stream_cells: u64,
     /// Circuits refused: their client's address was marked. This and the next four are the relay's, told by its first shard.

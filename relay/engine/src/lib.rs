@@ -16,6 +16,7 @@ pub mod crypto {
 }
 mod channel;
 mod circuit;
+mod conflux;
 pub mod door;
 pub mod dos;
 mod engine;

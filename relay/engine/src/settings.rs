@@ -24,6 +24,29 @@ pub struct Settings {
     pub services: StreamServices,
     /// How we stand up to floods.
     pub defences: Defences,
+    /// Conflux and padding.
+    pub extras: Extras,
+}
+
+/// What torrc says of services that clients ask for besides streams.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extras {
+    /// `ConfluxEnabled`; `None` leaves it to the consensus (`cfx_enabled`, default 1).
+    pub conflux: Option<bool>,
+    /// `CircuitPadding`: whether padding machines run on circuits.
+    pub circuit_padding: bool,
+    /// `ConnectionPadding`: whether idle links of clients are padded; `None` leaves it to the consensus, and to the client.
+    pub connection_padding: Option<bool>,
+}
+
+impl Default for Extras {
+    fn default() -> Self {
+        Self {
+            conflux: None,
+            circuit_padding: true,
+            connection_padding: None,
+        }
+    }
 }
 
 /// What torrc says of floods.

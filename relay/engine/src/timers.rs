@@ -16,6 +16,8 @@ pub(crate) enum Alarm {
     Attempt(AttemptId),
     /// The oldest handshake that waits for its answer.
     OnionQueue,
+    /// A circuit whose padding machine is to send its next cell.
+    CircuitPadding(Key),
     /// A stream whose client told a rate.
     Stream(StreamId),
 }

@@ -105,6 +105,12 @@ pub struct Torrc {
     pub exits: Exits,
     /// `DoS*`.
     pub dos: DosOptions,
+    /// `ConfluxEnabled`; `None` is `auto`: the consensus decides.
+    pub conflux_enabled: Option<bool>,
+    /// `CircuitPadding`: 1 unless told otherwise.
+    pub circuit_padding: bool,
+    /// `ConnectionPadding`; `None` is `auto`.
+    pub connection_padding: Option<bool>,
     /// `MaxMemInQueues`, 64 MB at least; `None` leaves it to the machine's memory.
     pub max_mem_in_queues: Option<u64>,
     /// `AssumeReachable`: publish without a self-test. 1 in a testing network unless told otherwise.

@@ -34,6 +34,7 @@ pub(crate) fn settings(services: StreamServices, defences: Defences) -> Arc<Sett
         extend_allow_private_addresses: false,
         services,
         defences,
+        extras: old.extras,
     })
 }
 

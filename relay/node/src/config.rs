@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use relay_engine::settings::Defences;
+use relay_engine::settings::{Defences, Extras};
 use relay_formats::exit_policy::{Action, ExitPolicy, Rule};
 use relay_formats::fingerprint::RsaIdentity;
 use relay_formats::nickname::Nickname;
@@ -52,6 +52,8 @@ pub struct Config {
     pub exits: Exits,
     /// How the engine stands up to floods.
     pub defences: Defences,
+    /// Conflux and padding.
+    pub extras: Extras,
     /// Where streams may leave the network here; for most relays nowhere.
     pub exit_policy: Arc<ExitPolicy>,
     /// torrc `NumCPUs`: threads that carry cells, each with links and circuits of its own. As many as the process may have
@@ -160,6 +162,11 @@ impl Config {
             defences: Defences {
                 dos: torrc.dos,
                 queued_bytes_max: Some(limits::queued_bytes_max(torrc.max_mem_in_queues)),
+            },
+            extras: Extras {
+                conflux: torrc.conflux_enabled,
+                circuit_padding: torrc.circuit_padding,
+                connection_padding: torrc.connection_padding,
             },
             advertised,
             outbound_bind: torrc.outbound_bind.clone(),

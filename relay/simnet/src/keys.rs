@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use ed25519_dalek::SigningKey;
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use relay_engine::settings::{
-    Defences, InitiatorCredentials, OnionKey, ResponderCredentials, Settings, StreamServices,
+    Defences, Extras, InitiatorCredentials, OnionKey, ResponderCredentials, Settings, StreamServices,
 };
 use relay_formats::cert::{CertType, Certified, Ed25519Cert, NameSigner};
 use relay_formats::ed25519_key::Ed25519Secret;
@@ -75,6 +75,7 @@ impl Keys {
                 extend_allow_private_addresses: false,
                 services: StreamServices::default(),
                 defences: Defences::default(),
+                extras: Extras::default(),
             }),
             responder: Arc::new(ResponderCredentials {
                 certs_body: link.certs_body,

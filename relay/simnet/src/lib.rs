@@ -4,6 +4,7 @@
 //! No socket, no TLS, no thread: [`net::Net`] does what the driver does, byte for byte the same for the same seed.
 
 pub mod client;
+pub mod conflux;
 pub mod keys;
 pub mod net;
 pub mod shards;

@@ -408,6 +408,7 @@ impl Net {
             extend_allow_private_addresses: old.extend_allow_private_addresses,
             services,
             defences,
+            extras: old.extras,
         };
         state.settings = Arc::new(settings);
         let settings = Arc::clone(&state.settings);

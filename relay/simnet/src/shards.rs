@@ -72,6 +72,16 @@ impl Shards {
         self.engines.iter().map(Engine::cells_waiting).sum::<usize>() + bytes / 509
     }
 
+    /// Conflux sets that end here.
+    pub fn conflux_sets(&self) -> usize {
+        self.engines.iter().map(Engine::conflux_sets).sum()
+    }
+
+    /// What waits in all their queues counts so many bytes.
+    pub fn queued_bytes(&self) -> u64 {
+        self.commons.queued_bytes()
+    }
+
     /// Circuits of one shard that have a leg on another.
     pub fn guests(&self) -> usize {
         self.engines.iter().map(Engine::guests).sum()

@@ -5,6 +5,8 @@
 
 pub mod cell;
 pub mod channel_cells;
+pub mod circuit_padding;
+pub mod conflux;
 pub mod create;
 pub mod destination;
 pub mod extend;

@@ -4,6 +4,7 @@
 //! Plain --ESTABLISH_INTRO------> Introduction
 //! Plain --ESTABLISH_RENDEZVOUS-> Waiting -------.
 //! Plain --RENDEZVOUS1----------> Joining --------> Joined, both
+//! Plain --CONFLUX_LINK---------> Linking --------> Leg          (see `conflux`)
 //! ```
 //! Nothing leads back, and a circuit that has a next hop never gets a duty.
 //!
@@ -15,6 +16,7 @@ use std::time::Duration;
 use relay_wire::onion_service::{AuthKey, Cookie, DosParameters, EstablishIntro, IntroduceStatus};
 use relay_wire::relay_cells::DestroyReason;
 
+use crate::conflux::{LegDuty, Nonce};
 use crate::door::carry::ShardId;
 use crate::flow::TokenBucket;
 use crate::network::Parameters;
@@ -34,6 +36,10 @@ pub(crate) enum Duty {
     Joining,
     /// Client and service have met: what is not for us goes over to the other circuit.
     Joined(Joined),
+    /// It wants to be a leg of the set of that name.
+    Linking(Nonce),
+    /// It is a leg of a conflux set.
+    Leg(LegDuty),
 }
 
 /// Where a circuit lives, and its name there.

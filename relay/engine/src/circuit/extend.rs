@@ -131,6 +131,7 @@ mod tests {
             extend_allow_private_addresses: private,
             services: crate::settings::StreamServices::default(),
             defences: crate::settings::Defences::default(),
+            extras: crate::settings::Extras::default(),
         }
     }
 

@@ -1,10 +1,10 @@
 //! What a relay does with a message that is meant for it. Pure: says the deed, does none.
 //!
-//! Streams are served where the settings say so. Conflux is not built yet: such messages get the answer that the
-//! specification has for "not here".
+//! Streams are served where the settings say so.
 
 use std::net::IpAddr;
 
+use relay_wire::circuit_padding::CircuitPaddingNegotiate;
 use relay_wire::extend::Extend2;
 use relay_wire::relay_cells::{DestroyReason, EndReason, RelayCommand, RelayMessage};
 
@@ -23,6 +23,14 @@ pub(crate) enum Deed<'a> {
     Stream,
     Extend(Extend2<'a>),
     Truncate,
+    /// For the circuit's padding machine.
+    Padding(CircuitPaddingNegotiate),
+    /// LINK, LINKED_ACK or SWITCH.
+    Conflux,
+    /// A message of a stream on a leg of a conflux set: it has a number, and its turn.
+    InOrder,
+    /// BEGIN_DIR on such a leg, which it must not be.
+    NoDirectory,
     /// For an introduction or rendezvous point.
     OnionService,
     /// Answer on the same stream.
@@ -44,6 +52,8 @@ pub(crate) struct Circumstances {
     pub(crate) directory: bool,
     /// The circuit serves an onion service or its client: it has no streams here and goes on to nobody.
     pub(crate) on_duty: bool,
+    /// The circuit is a leg of a conflux set.
+    pub(crate) is_leg: bool,
 }
 
 /// The deed that belongs to a message.
@@ -52,6 +62,11 @@ pub(crate) fn deed<'a>(message: &RelayMessage<'a>, how: Circumstances) -> Deed<'
     let broken = Deed::End(DestroyReason::TorProtocol);
     let for_circuit = message.stream_id == 0;
     match message.command {
+        // With numbers, whatever they are about (C tor `conflux_should_multiplex`).
+        C::BEGIN | C::DATA | C::END | C::CONNECTED | C::RESOLVE | C::RESOLVED | C::XON | C::XOFF if how.is_leg => {
+            Deed::InOrder
+        }
+        C::BEGIN_DIR if how.is_leg && !for_circuit => Deed::NoDirectory,
         C::EXTEND2 if for_circuit && how.may_extend && !how.on_duty => {
             Extend2::read(message.data).map_or(broken, Deed::Extend)
         }
@@ -76,9 +91,12 @@ pub(crate) fn deed<'a>(message: &RelayMessage<'a>, how: Circumstances) -> Deed<'
         C::BEGIN => begin(message.data),
         C::BEGIN_DIR => end(EndReason::NotDirectory),
         C::RESOLVE => Deed::Answer(C::RESOLVED, resolve_error()),
-        C::PADDING_NEGOTIATE => padding_refused(message.data),
+        // Where it makes no sense, C tor does not answer.
+        C::PADDING_NEGOTIATE => CircuitPaddingNegotiate::read(message.data).map_or(Deed::Ignore, Deed::Padding),
         C::ESTABLISH_INTRO | C::ESTABLISH_RENDEZVOUS | C::INTRODUCE1 | C::RENDEZVOUS1 => Deed::OnionService,
-        C::CONFLUX_LINK | C::CONFLUX_LINKED | C::CONFLUX_LINKED_ACK | C::CONFLUX_SWITCH => broken,
+        C::CONFLUX_LINK | C::CONFLUX_LINKED_ACK | C::CONFLUX_SWITCH => Deed::Conflux,
+        // Only we send it.
+        C::CONFLUX_LINKED => broken,
         // Streams that we do not have, messages that only relays send, commands that nobody knows.
         _ => Deed::Ignore,
     }
@@ -118,17 +136,6 @@ fn resolve_error() -> Vec<u8> {
     vec![0xf1, 0, 0, 0, 0, 60]
 }
 
-/// No padding machines here: the wish comes back with ERR (padding-spec, "Circuit-level padding").
-fn padding_refused<'a>(data: &[u8]) -> Deed<'a> {
-    match *data {
-        [0, command, machine, _, a, b, c, d, ..] => Deed::Answer(
-            RelayCommand::PADDING_NEGOTIATED,
-            vec![0, command, 2, machine, a, b, c, d],
-        ),
-        _ => Deed::Ignore,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,6 +147,7 @@ mod tests {
         exits: false,
         directory: false,
         on_duty: false,
+        is_leg: false,
     };
 
     fn asked(command: RelayCommand, stream_id: u16, data: &[u8]) -> Deed<'_> {
@@ -180,7 +188,7 @@ mod tests {
 
     #[test]
     fn what_a_middle_cannot_be_ends_the_circuit() {
-        for command in [6_u8, 19, 20, 21, 22] {
+        for command in [6_u8, 20] {
             assert_eq!(
                 asked(RelayCommand(command), 0, &[0; 40]),
                 Deed::End(DestroyReason::TorProtocol),
@@ -251,16 +259,6 @@ mod tests {
         assert_eq!(
             asked(RelayCommand::TRUNCATE, 0, &[]),
             Deed::End(DestroyReason::TorProtocol)
-        );
-    }
-
-    /// TROVE-2020-004 leaked at the second of these; there is nothing here to leak.
-    #[test]
-    fn a_wish_for_circuit_padding_is_answered_with_err() {
-        let answer = asked(RelayCommand::PADDING_NEGOTIATE, 0, &[0, 2, 1, 0, 0, 0, 0, 9]);
-        assert_eq!(
-            answer,
-            Deed::Answer(RelayCommand::PADDING_NEGOTIATED, vec![0, 2, 2, 1, 0, 0, 0, 9])
         );
     }
 

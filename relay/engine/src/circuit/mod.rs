@@ -12,16 +12,19 @@ pub(crate) mod extend;
 pub(crate) mod guest;
 pub(crate) mod messages;
 pub(crate) mod onion_queue;
+pub(crate) mod padding;
 
 use zeroize::Zeroizing;
 
 use self::duty::Duty;
 use crate::circuit::guest::Guest;
+use crate::circuit::padding::CircuitPadding;
 use crate::crypto::keys::NONCE_BYTES;
 use crate::crypto::layer::Layer;
 use crate::door::AttemptId;
 use crate::door::carry::{ShardId, Visit};
 use crate::mux::{Queue, Queues};
+use crate::network::Parameters;
 use crate::slab::{Key, Slab};
 use crate::stream::Edge;
 
@@ -118,6 +121,8 @@ pub(crate) struct Circuit {
     /// What client and relay alone know of this circuit: KH in tor-spec.
     pub(crate) nonce: Zeroizing<[u8; NONCE_BYTES]>,
     pub(crate) duty: Duty,
+    /// From the first PADDING_NEGOTIATE on.
+    pub(crate) padding: Option<Box<CircuitPadding>>,
     /// Whether an INTRODUCE1 has come: one is all that a client may send.
     pub(crate) introduced: bool,
 }
@@ -136,8 +141,16 @@ impl Circuit {
             made_by_create_fast: false,
             nonce: Zeroizing::default(),
             duty: Duty::Plain,
+            padding: None,
             introduced: false,
         }
+    }
+
+    /// Its edge; made when it is first needed.
+    pub(crate) fn edge(&mut self, parameters: &Parameters) -> &mut Edge {
+        let (increment, fast) = (self.sendme_increment, self.made_by_create_fast);
+        self.edge
+            .get_or_insert_with(|| Box::new(Edge::new(parameters, increment, fast)))
     }
 
     /// Takes what the handshake made.

@@ -176,6 +176,7 @@ mod tests {
                 extend_allow_private_addresses: false,
                 services: StreamServices::default(),
                 defences: Defences::default(),
+                extras: crate::settings::Extras::default(),
             }),
             network: std::sync::Arc::default(),
             seed: [0; 32],

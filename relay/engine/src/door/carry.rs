@@ -18,11 +18,12 @@ use std::net::IpAddr;
 
 use relay_formats::fingerprint::{Ed25519Identity, RsaIdentity};
 use relay_wire::cell::{BODY_BYTES, Command};
-use relay_wire::relay_cells::DestroyReason;
+use relay_wire::relay_cells::{DestroyReason, Format};
 
 use super::ChannelId;
 use crate::circuit::duty::Errand;
 use crate::circuit::extend::Target;
+use crate::conflux;
 use crate::slab::Key;
 
 /// The number of a shard, from 0 on without gaps.
@@ -158,6 +159,12 @@ pub(crate) enum Note {
     CrossedWritten { circuit: Key, other: Key, cells: u32 },
     /// To all others: more waits in queues than may, and most of it is not here.
     MemoryFull,
+    /// From a leg of a conflux set to the set: a message of a stream. A body belongs to it, as it was decrypted.
+    LegReceived { set: Key, circuit: Key, format: Format },
+    /// From a set to its leg: a message of a stream. A body belongs to it, the message in format 0.
+    LegSends { circuit: Key, set: Key },
+    /// About conflux.
+    Conflux(Box<conflux::Errand>),
     /// About onion services.
     Errand(Box<Errand>),
     /// To the home of a relay: there is a channel to it.

@@ -29,6 +29,14 @@ impl Engine {
                     Some(body) => self.crossed_over(from, circuit, other, body, outbox),
                     None => Verdict::Go,
                 },
+                Note::LegReceived { set, circuit, format } => match next_body(&mut rest) {
+                    Some(body) => self.leg_received(now, from, (set, circuit), format, body, outbox),
+                    None => Verdict::Go,
+                },
+                Note::LegSends { circuit, set } => match next_body(&mut rest) {
+                    Some(body) => self.leg_sends(now, from, (circuit, set), body, outbox),
+                    None => Verdict::Go,
+                },
                 other => self.heard(now, from, other, outbox),
             };
             self.carry_out(now, verdict, outbox);
@@ -46,6 +54,7 @@ impl Engine {
             Note::ChannelClosed { rsa, channel } => self.directory.remove(from, &rsa, channel),
             Note::CrossedWritten { circuit, other, cells } => self.crossed_written(from, circuit, other, cells),
             Note::Errand(errand) => self.run(now, *errand, outbox),
+            Note::Conflux(errand) => self.run_conflux(now, from, *errand, outbox),
             Note::Extend(wish) => return self.wished(now, wish, outbox),
             Note::Created { circuit, guest, reply } => {
                 return self.created_abroad(from, circuit, guest, &reply, outbox);
@@ -55,7 +64,11 @@ impl Engine {
             // All look at their memory after each input.
             Note::MemoryFull => {}
             // Their bodies are taken above.
-            Note::Forward { .. } | Note::Backward { .. } | Note::Crossed { .. } => {}
+            Note::Forward { .. }
+            | Note::Backward { .. }
+            | Note::Crossed { .. }
+            | Note::LegReceived { .. }
+            | Note::LegSends { .. } => {}
         }
         Verdict::Go
     }

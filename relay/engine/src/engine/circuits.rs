@@ -10,15 +10,17 @@ use relay_wire::relay_cells::{BadMessage, DestroyReason, RelayCommand, RelayMess
 
 use super::{Engine, Verdict};
 use crate::channel::CIRCUITS_MAX;
+use crate::circuit::duty::Duty;
 use crate::circuit::messages::{Circumstances, Deed, deed};
 use crate::circuit::onion_queue::Turn;
 use crate::circuit::{Circuit, Leg, Next, Seat, Seated, Side};
 use crate::crypto::kdf_tor;
 use crate::crypto::onion::{Handshake, OnionAnswer};
 use crate::door::{Effect, Now, OnionRequest, Outbox, Report, Ticket};
-use crate::flow::Tag;
+use crate::flow::{FlowError, Tag};
 use crate::mux::Queues;
 use crate::slab::Key;
+use crate::stream::Owner;
 use crate::timers::Alarm;
 
 type Body = [u8; BODY_BYTES];
@@ -414,7 +416,9 @@ impl Engine {
             exits: services.is_some_and(|services| services.exits),
             directory: services.is_some_and(|services| services.directory),
             on_duty: !circuit.duty.is_plain(),
+            is_leg: matches!(circuit.duty, Duty::Leg(_)),
         };
+        let format = layer.format();
         match deed(&message, how) {
             Deed::Ignore => Verdict::Go,
             Deed::Drop => {
@@ -422,10 +426,17 @@ impl Engine {
                 Verdict::Go
             }
             Deed::Data => self.data(now, key, &tag, &message, outbox),
-            Deed::Begin => self.begin(now, key, &message, outbox),
-            Deed::Stream => self.stream_message(now, key, &message, outbox),
+            Deed::Begin => self.begin(now, Owner::Circuit(key), &message, outbox),
+            Deed::Stream if message.stream_id == 0 => self.sendme(now, key, &message, outbox),
+            // No stream of a set has windows, and no circuit that is a leg has streams of its own.
+            Deed::Stream if how.is_leg => self.flow_fault(Owner::Circuit(key), FlowError::StreamSendme),
+            Deed::Stream => self.stream_message(now, Owner::Circuit(key), &message, outbox),
             Deed::Extend(wish) => self.extend(now, key, &wish, outbox),
             Deed::Truncate => self.truncate(key, outbox),
+            Deed::Padding(wish) => self.negotiate_circuit_padding(now, key, &wish, outbox),
+            Deed::Conflux => self.conflux(now, key, &message, outbox),
+            Deed::InOrder => self.on_leg(now, key, &tag, (&message, format, body), outbox),
+            Deed::NoDirectory => self.directory_on_leg(now, key, message.stream_id, outbox),
             Deed::OnionService => self.onion_service(now, key, &message, how.from_client, outbox),
             Deed::Answer(answer, data) => {
                 let message = RelayMessage {
@@ -558,12 +569,13 @@ impl Engine {
             return;
         };
         self.tally.congestion_circuits_closed += u64::from(circuit.sendme_increment.is_some());
+        self.lose_leg(now, key, &mut circuit, outbox);
         if let Some(edge) = circuit.edge.take() {
             if let Some(vegas) = edge.flow.congestion_control() {
                 let congestion = &mut self.tally.congestion;
                 congestion.note_close(vegas.cwnd_cells(), vegas.in_slow_start());
             }
-            self.close_streams(&edge, outbox);
+            self.close_streams(&edge.desk, outbox);
         }
         let duty = std::mem::take(&mut circuit.duty);
         self.end_duty(now, key, duty, to_prev.or(to_next), outbox);

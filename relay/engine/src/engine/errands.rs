@@ -252,7 +252,8 @@ impl Engine {
     ) {
         let at = self.place(key);
         let name = match duty {
-            Duty::Plain | Duty::Joining => return,
+            // What becomes of a set when it loses a leg stands in `conflux.rs`.
+            Duty::Plain | Duty::Joining | Duty::Linking(_) | Duty::Leg(_) => return,
             Duty::Introduction(introduction) => Name::Service(introduction.auth_key),
             Duty::Waiting(cookie) => Name::Client(cookie),
             Duty::Joined(joined) => {

@@ -8,6 +8,7 @@ use super::{Engine, Verdict};
 use crate::circuit::duty::Duty;
 use crate::circuit::guest::Guest;
 use crate::circuit::{Abroad, Next, Seat, Side};
+use crate::conflux;
 use crate::door::carry::{Note, ShardId, Wish};
 use crate::door::{Now, Outbox};
 use crate::slab::Key;
@@ -217,6 +218,11 @@ impl Engine {
                         (_, Duty::Joined(joined)) => {
                             let (circuit, other) = (joined.other.circuit, key);
                             (joined.other.shard, Note::CrossedWritten { circuit, other, cells })
+                        }
+                        (_, Duty::Leg(leg)) => {
+                            let (set, circuit) = (leg.set, key);
+                            let errand = conflux::Errand::Written { set, circuit, cells };
+                            (leg.home, Note::Conflux(Box::new(errand)))
                         }
                         _ => continue,
                     }

@@ -328,7 +328,12 @@ impl Engine {
         let listed = peer.as_ref().and_then(|peer| self.network.relays.get(&peer.rsa()));
         let canonical = netinfo.own.contains(&at.ip())
             || listed.is_some_and(|relay| relay.addresses.iter().any(|address| address.ip() == at.ip()));
-        let padded = peer.is_none() && !channel.we_began() && version >= 5;
+        let parameters = &self.network.parameters;
+        let wanted = self.settings.as_ref().and_then(|settings| settings.extras.connection_padding);
+        let client = peer.is_none() && !channel.we_began();
+        // param-spec `nf_pad_relays`.
+        let all = parameters.clamped("nf_pad_relays", 0, 0, 1) == 1;
+        let padded = (client || all && peer.is_some()) && version >= 5 && wanted != Some(false);
         let padding = match padded {
             true => Padding::of_consensus(&self.network.parameters, &mut self.dice),
             false => Padding::Off,
@@ -397,7 +402,8 @@ impl Engine {
         };
         let began = channel.we_began();
         let Some(link) = channel.link.as_mut() else { return };
-        if began || link.peer.is_some() || link.version < 5 {
+        let off = self.settings.as_ref().is_some_and(|settings| settings.extras.connection_padding == Some(false));
+        if began || link.peer.is_some() || link.version < 5 || off {
             return;
         }
         if let Ok(wish) = PaddingNegotiate::read(body) {
@@ -433,6 +439,7 @@ impl Engine {
                     self.onion_alarm = None;
                     self.feed_workers(now, outbox);
                 }
+                Alarm::CircuitPadding(circuit) => self.circuit_padding_alarm(now, circuit, outbox),
                 Alarm::Stream(stream) => self.stream_alarm(now, stream, outbox),
             }
         }

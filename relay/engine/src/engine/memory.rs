@@ -30,11 +30,13 @@ struct Hoarder {
 enum Who {
     Circuit(Seat),
     Channel(Key),
+    /// A conflux set: its streams' bytes, and what waits out of order. The queues are its legs'.
+    Set(Key),
 }
 
 impl Engine {
     fn queued_bytes(&self) -> u64 {
-        self.pool.bytes_used() + self.streams.backlog_bytes + self.unread_bytes
+        self.pool.bytes_used() + self.streams.backlog_bytes + self.unread_bytes + self.held_bytes
     }
 
     /// Tells the other shards how much waits here.
@@ -110,6 +112,11 @@ impl Engine {
                     channels += 1;
                     Verdict::CloseChannel { channel, rule: None }
                 }
+                // Its legs are circuits, and end with it.
+                Who::Set(set) => {
+                    circuits += 1;
+                    Verdict::EndSet { set, reason }
+                }
             };
             self.carry_out(now, verdict, outbox);
         }
@@ -132,7 +139,9 @@ impl Engine {
             let queues = [&circuit.forward, &circuit.backward];
             let oldest = queues.iter().filter_map(|queue| queue.waits(&self.pool)).max();
             let (backlog, since) = match &circuit.edge {
-                Some(edge) if edge.backlog_bytes > 0 => (edge.backlog_bytes as u64, edge.backlog_since),
+                Some(edge) if edge.desk.backlog_bytes > 0 => {
+                    (edge.desk.backlog_bytes as u64, edge.desk.backlog_since)
+                }
                 _ => (0, now),
             };
             Hoarder {
@@ -161,7 +170,20 @@ impl Engine {
             bytes: channel.unread.len() as u64,
             who: Who::Channel(key),
         });
-        let all = circuits.chain(guests).chain(channels);
+        let sets = self.sets.iter().map(|(key, set)| {
+            let (backlog, held) = (set.desk.backlog_bytes as u64, set.order.bytes() as u64);
+            let waits = [(backlog, set.desk.backlog_since), (held, set.order.since())];
+            let waited = waits
+                .iter()
+                .filter(|(bytes, _)| *bytes > 0)
+                .map(|(_, since)| now.saturating_sub(*since));
+            Hoarder {
+                waited: waited.max().unwrap_or_default(),
+                bytes: backlog + held,
+                who: Who::Set(key),
+            }
+        });
+        let all = circuits.chain(guests).chain(channels).chain(sets);
         all.filter(|hoarder| hoarder.bytes > 0).collect()
     }
 }

@@ -6,13 +6,16 @@
 mod abroad;
 mod carried;
 mod circuits;
+mod conflux;
 mod directory;
 mod errands;
 mod extending;
 mod guests;
+mod legs;
 mod links;
 mod memory;
 mod onion_services;
+mod padding;
 mod streams;
 
 use std::collections::HashMap;
@@ -31,6 +34,7 @@ use crate::channel::{Channel, RelayLinks};
 use crate::circuit::guest::Guest;
 use crate::circuit::onion_queue::OnionQueue;
 use crate::circuit::{Circuit, Seat, Seated, Side};
+use crate::conflux::{Nonce, Set};
 use crate::door::carry::ShardId;
 use crate::door::{ChannelId, Input, Now, Outbox, Tally};
 use crate::dos::{Commons, DosRules};
@@ -38,7 +42,7 @@ use crate::mux::{CELLS_WAITING_MAX, Pool};
 use crate::network::NetworkView;
 use crate::settings::Settings;
 use crate::slab::{Key, Slab};
-use crate::stream::Streams;
+use crate::stream::{Owner, Streams};
 use crate::timers::Timers;
 
 /// C tor's `EWMA_DEFAULT_HALF_LIFE`, where the consensus is silent.
@@ -66,6 +70,11 @@ pub struct Engine {
     /// Counts our wishes to other shards.
     next_visit: u64,
     streams: Streams,
+    /// Conflux sets whose home this shard is: as many as there are circuits at most.
+    sets: Slab<Set>,
+    set_of: HashMap<Nonce, Key>,
+    /// Bytes that wait out of order in all of them.
+    held_bytes: u64,
     /// What all shards of the relay have in common.
     commons: Commons,
     /// How floods are met, by torrc and consensus together.
@@ -110,6 +119,8 @@ enum Verdict {
         to_owner: Option<DestroyReason>,
         to_next: Option<DestroyReason>,
     },
+    /// A conflux set ends with all its legs, whose clients are told the reason.
+    EndSet { set: Key, reason: DestroyReason },
     /// The channel ends with all its circuits; the text names the rule that was broken, if one was.
     CloseChannel { channel: Key, rule: Option<&'static str> },
 }
@@ -121,6 +132,14 @@ impl Verdict {
             circuit,
             to_prev: Some(reason),
             to_next: Some(DestroyReason::Destroyed),
+        }
+    }
+
+    /// The same for the owner of streams.
+    fn end_owner(owner: Owner, reason: DestroyReason) -> Self {
+        match owner {
+            Owner::Circuit(circuit) => Self::end(circuit, reason),
+            Owner::Set(set) => Self::EndSet { set, reason },
         }
     }
 
@@ -160,6 +179,9 @@ impl Engine {
             guests: Slab::new(),
             next_visit: 0,
             streams: Streams::named_from(first_name),
+            sets: Slab::new(),
+            set_of: HashMap::new(),
+            held_bytes: 0,
             onion_services: OnionServices::default(),
             commons: Commons::new([0; 32]),
             dos: DosRules::default(),
@@ -269,6 +291,11 @@ impl Engine {
         self.pool.cells_waiting()
     }
 
+    /// Conflux sets that live here.
+    pub fn conflux_sets(&self) -> usize {
+        self.sets.len()
+    }
+
     /// Circuits of other shards that have a leg here.
     pub fn guests(&self) -> usize {
         self.guests.len()
@@ -311,6 +338,7 @@ impl Engine {
                 to_owner,
                 to_next,
             } => self.end_guest(now, guest, to_owner, to_next, outbox),
+            Verdict::EndSet { set, reason } => self.end_set(now, set, reason, outbox),
             Verdict::CloseChannel { channel, rule } => self.close_channel(now, channel, rule, outbox),
         }
     }

@@ -40,7 +40,7 @@ impl Engine {
     }
 
     /// Whether the circuit ends here and has no duty yet.
-    fn is_free(&self, key: Key) -> bool {
+    pub(super) fn is_free(&self, key: Key) -> bool {
         let circuit = self.circuits.get(key);
         circuit.is_some_and(|circuit| circuit.duty.is_plain() && matches!(circuit.next, Next::Nothing))
     }

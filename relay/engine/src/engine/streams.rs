@@ -7,25 +7,24 @@ use relay_wire::relay_cells::{
 };
 use relay_wire::stream::{self as bodies, Answer, Begin, Resolve};
 
+use super::legs::room_here;
 use super::{Engine, Verdict};
+use crate::circuit::duty::Duty;
 use crate::door::{ClientAddress, Effect, Host, Now, Outbox, Question, Refusal, StreamBytes, StreamId, Target};
 use crate::dos::StreamDefense;
-use crate::flow::{FlowError, FlowVerdict, Signal, Tag};
-use crate::slab::Key;
-use crate::stream::{BACKLOG_BYTES_MAX, Edge, STREAMS_MAX, Stage, Stream, Turn};
+use crate::flow::{FlowError, FlowVerdict, Signal, Tag, Vegas};
+use crate::circuit::Circuit;
+use crate::conflux::Set;
+use crate::slab::{Key, Slab};
+use crate::stream::{BACKLOG_BYTES_MAX, Desk, Owner, Room, STREAMS_MAX, Stage, Stream, Turn};
 use crate::timers::Alarm;
 
-/// The circuit's edge; made when it is first needed. The parts come one by one, as the caller holds others.
-macro_rules! edge {
-    ($engine:ident, $circuit:ident) => {
-        $circuit.edge.get_or_insert_with(|| {
-            Box::new(Edge::new(
-                &$engine.network.parameters,
-                $circuit.sendme_increment,
-                $circuit.made_by_create_fast,
-            ))
-        })
-    };
+/// The desk that an owner's streams are at. The parts come one by one, as the caller holds others.
+fn desk_of<'a>(circuits: &'a mut Slab<Circuit>, sets: &'a mut Slab<Set>, owner: Owner) -> Option<&'a mut Desk> {
+    match owner {
+        Owner::Circuit(key) => Some(&mut circuits.get_mut(key)?.edge.as_mut()?.desk),
+        Owner::Set(key) => Some(&mut sets.get_mut(key)?.desk),
+    }
 }
 
 impl Engine {
@@ -38,33 +37,46 @@ impl Engine {
         message: &RelayMessage<'_>,
         outbox: &mut Outbox,
     ) -> Verdict {
+        match self.acknowledge(key, tag, outbox) {
+            Verdict::Go => self.data_in_turn(now, Owner::Circuit(key), message, outbox),
+            verdict => verdict,
+        }
+    }
+
+    /// A DATA has come on this circuit.
+    pub(super) fn acknowledge(&mut self, key: Key, tag: &Tag, outbox: &mut Outbox) -> Verdict {
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
         };
-        let edge = edge!(self, circuit);
-        let sendme = match edge.flow.on_data_received(tag) {
-            Ok(sendme) => sendme,
-            Err(error) => return self.flow_fault(key, error),
-        };
-        if let Some(body) = sendme {
-            let verdict = self.say(key, RelayCommand::SENDME, 0, body.as_bytes(), outbox);
-            if !matches!(verdict, Verdict::Go) {
-                return verdict;
-            }
-        }
-        match self.deliver(now, key, message, outbox) {
-            Ok(None) if message.data.is_empty() => self.acknowledge_nothing(key, message.stream_id, outbox),
-            Ok(Some(Signal::Xoff)) => self.say(key, RelayCommand::XOFF, message.stream_id, &XOFF, outbox),
-            Ok(Some(Signal::Xon(xon))) => self.say(key, RelayCommand::XON, message.stream_id, &xon.write(), outbox),
+        let edge = circuit.edge(&self.network.parameters);
+        match edge.flow.on_data_received(tag) {
+            Ok(Some(body)) => self.tell(key, RelayCommand::SENDME, body.as_bytes(), outbox),
             Ok(None) => Verdict::Go,
-            Err(error) => self.flow_fault(key, error),
+            Err(error) => self.flow_fault(Owner::Circuit(key), error),
+        }
+    }
+
+    /// A DATA for its stream.
+    pub(super) fn data_in_turn(
+        &mut self,
+        now: Now,
+        owner: Owner,
+        message: &RelayMessage<'_>,
+        outbox: &mut Outbox,
+    ) -> Verdict {
+        match self.deliver(now, owner, message, outbox) {
+            Ok(None) if message.data.is_empty() => self.acknowledge_nothing(owner, message.stream_id, outbox),
+            Ok(Some(Signal::Xoff)) => self.say(owner, RelayCommand::XOFF, message.stream_id, &XOFF, outbox),
+            Ok(Some(Signal::Xon(xon))) => self.say(owner, RelayCommand::XON, message.stream_id, &xon.write(), outbox),
+            Ok(None) => Verdict::Go,
+            Err(error) => self.flow_fault(owner, error),
         }
     }
 
     /// An empty DATA takes its place in the window, but no destination will ever drain it.
-    fn acknowledge_nothing(&mut self, key: Key, number: u16, outbox: &mut Outbox) -> Verdict {
-        let edge = self.circuits.get_mut(key).and_then(|circuit| circuit.edge.as_mut());
-        let id = edge.and_then(|edge| edge.by_number.get(&number).copied());
+    fn acknowledge_nothing(&mut self, owner: Owner, number: u16, outbox: &mut Outbox) -> Verdict {
+        let desk = desk_of(&mut self.circuits, &mut self.sets, owner);
+        let id = desk.and_then(|desk| desk.by_number.get(&number).copied());
         let stream = id
             .and_then(|id| self.streams.get_mut(id))
             .filter(|stream| stream.backlog.is_empty());
@@ -72,7 +84,7 @@ impl Engine {
             .and_then(Stream::windows)
             .is_some_and(|windows| windows.receive.take_sendme())
         {
-            true => self.say(key, RelayCommand::SENDME, number, &[], outbox),
+            true => self.say(owner, RelayCommand::SENDME, number, &[], outbox),
             false => Verdict::Go,
         }
     }
@@ -80,14 +92,14 @@ impl Engine {
     fn deliver(
         &mut self,
         now: Now,
-        key: Key,
+        owner: Owner,
         message: &RelayMessage<'_>,
         outbox: &mut Outbox,
     ) -> Result<Option<Signal>, FlowError> {
-        let Some(edge) = self.circuits.get_mut(key).and_then(|circuit| circuit.edge.as_mut()) else {
+        let Some(desk) = desk_of(&mut self.circuits, &mut self.sets, owner) else {
             return Ok(None);
         };
-        let found = edge.by_number.get(&message.stream_id).copied();
+        let found = desk.by_number.get(&message.stream_id).copied();
         let Some((id, (stream, all))) = found.and_then(|id| Some((id, self.streams.get_counted(id)?))) else {
             self.tally.stray_stream_cells += 1;
             return Ok(None);
@@ -102,11 +114,11 @@ impl Engine {
         }
         stream.backlog.extend(message.data);
         *all += message.data.len() as u64;
-        if edge.backlog_bytes == 0 {
-            edge.backlog_since = now.steady;
+        if desk.backlog_bytes == 0 {
+            desk.backlog_since = now.steady;
         }
-        edge.backlog_bytes += message.data.len();
-        if edge.backlog_bytes > BACKLOG_BYTES_MAX {
+        desk.backlog_bytes += message.data.len();
+        if desk.backlog_bytes > BACKLOG_BYTES_MAX {
             return Err(FlowError::XoffIgnored);
         }
         let backlog = stream.backlog.len() as u64;
@@ -119,45 +131,49 @@ impl Engine {
     }
 
     /// BEGIN, BEGIN_DIR and RESOLVE, in the order of C tor's checks (`connection_exit_begin_conn`).
-    pub(super) fn begin(&mut self, now: Now, key: Key, message: &RelayMessage<'_>, outbox: &mut Outbox) -> Verdict {
-        let Some(circuit) = self.circuits.get_mut(key) else {
+    pub(super) fn begin(&mut self, now: Now, owner: Owner, message: &RelayMessage<'_>, outbox: &mut Outbox) -> Verdict {
+        if let Owner::Circuit(key) = owner
+            && let Some(circuit) = self.circuits.get_mut(key)
+        {
+            circuit.edge(&self.network.parameters);
+        }
+        let rules = self.dos.streams.filter(|_| message.command != RelayCommand::BEGIN_DIR);
+        let Some(desk) = desk_of(&mut self.circuits, &mut self.sets, owner) else {
             return Verdict::Go;
         };
-        let rules = self.dos.streams.filter(|_| message.command != RelayCommand::BEGIN_DIR);
-        let edge = edge!(self, circuit);
-        if edge.by_number.contains_key(&message.stream_id) {
+        if desk.by_number.contains_key(&message.stream_id) {
             self.tally.stray_stream_cells += 1;
             return Verdict::Go;
         }
         let defense = rules
-            .filter(|rules| !edge.may_open(now.steady, rules))
+            .filter(|rules| !desk.may_open(now.steady, rules))
             .map(|rules| rules.defense);
-        let (rate, full) = (edge.rate, edge.by_number.len() >= STREAMS_MAX);
+        let (rate, full) = (desk.rate, desk.by_number.len() >= STREAMS_MAX);
         self.tally.dos_streams_rejected += u64::from(defense.is_some());
         match defense {
-            Some(StreamDefense::CloseCircuit) => return Verdict::end(key, DestroyReason::ResourceLimit),
-            Some(StreamDefense::Refuse) => return self.decline(key, message, outbox),
+            Some(StreamDefense::CloseCircuit) => return Verdict::end_owner(owner, DestroyReason::ResourceLimit),
+            Some(StreamDefense::Refuse) => return self.decline(owner, message, outbox),
             Some(StreamDefense::Nothing) | None => {}
         }
         if full {
             // RESOURCELIMIT would make clients shun us for good.
-            return self.decline(key, message, outbox);
+            return self.decline(owner, message, outbox);
         }
-        let wish = match self.wish(key, message) {
+        let wish = match self.wish(owner, message) {
             Ok(wish) => wish,
             Err(_) if message.command == RelayCommand::RESOLVE => {
                 let body = bodies::resolved([Answer::PermanentError]);
-                return self.say(key, RelayCommand::RESOLVED, message.stream_id, body.as_bytes(), outbox);
+                return self.say(owner, RelayCommand::RESOLVED, message.stream_id, body.as_bytes(), outbox);
             }
-            Err(reason) => return self.say_end(key, message.stream_id, reason, outbox),
+            Err(reason) => return self.say_end(owner, message.stream_id, reason, outbox),
         };
         let stage = match wish {
             Wish::Resolve(_) => Stage::Asking,
             Wish::Open(_) | Wish::Directory(_) => Stage::Opening,
         };
-        let stream = self.streams.insert(Stream::new(key, message.stream_id, stage, rate));
-        if let Some(edge) = self.circuits.get_mut(key).and_then(|circuit| circuit.edge.as_mut()) {
-            edge.by_number.insert(message.stream_id, stream);
+        let stream = self.streams.insert(Stream::new(owner, message.stream_id, stage, rate));
+        if let Some(desk) = desk_of(&mut self.circuits, &mut self.sets, owner) {
+            desk.by_number.insert(message.stream_id, stream);
         }
         self.tally.streams_begun += 1;
         match &wish {
@@ -174,35 +190,28 @@ impl Engine {
     }
 
     /// There are too many streams. A question is answered in its own kind, as C tor answers it.
-    fn decline(&mut self, key: Key, message: &RelayMessage<'_>, outbox: &mut Outbox) -> Verdict {
+    fn decline(&mut self, owner: Owner, message: &RelayMessage<'_>, outbox: &mut Outbox) -> Verdict {
         if message.command != RelayCommand::RESOLVE {
-            return self.say_end(key, message.stream_id, EndReason::Misc, outbox);
+            return self.say_end(owner, message.stream_id, EndReason::Misc, outbox);
         }
         let body = bodies::resolved([Answer::TransientError]);
-        self.say(key, RelayCommand::RESOLVED, message.stream_id, body.as_bytes(), outbox)
+        self.say(owner, RelayCommand::RESOLVED, message.stream_id, body.as_bytes(), outbox)
     }
 
     /// What the client wants, if it may.
-    fn wish(&self, key: Key, message: &RelayMessage<'_>) -> Result<Wish, EndReason> {
-        let (Some(settings), Some(circuit)) = (&self.settings, self.circuits.get(key)) else {
+    fn wish(&self, owner: Owner, message: &RelayMessage<'_>) -> Result<Wish, EndReason> {
+        let Some(settings) = &self.settings else {
             return Err(EndReason::Internal);
         };
         if self.retiring {
             return Err(EndReason::Hibernating);
         }
-        let channel = self.channels.get(circuit.prev.channel);
-        let peer = channel.and_then(|channel| channel.peer());
         let rule = match settings.services.any_printable_name {
             true => NameRule::Printable,
             false => NameRule::Rfc953,
         };
         match message.command {
-            RelayCommand::BEGIN_DIR => {
-                let client = channel.filter(|_| peer.is_none());
-                Ok(Wish::Directory(
-                    client.map(|channel| ClientAddress(channel.peer_address.ip())),
-                ))
-            }
+            RelayCommand::BEGIN_DIR => Ok(Wish::Directory(self.client_of(owner))),
             RelayCommand::RESOLVE => match Resolve::read(message.data, rule) {
                 Ok(Resolve::Forward(host)) => Ok(Wish::Resolve(Question::Forward(owned(host)))),
                 Ok(Resolve::Reverse(address)) => Ok(Wish::Resolve(Question::Reverse(address))),
@@ -210,14 +219,7 @@ impl Engine {
             },
             _ => {
                 let begin = Begin::read(message.data, rule).map_err(|bad| bad.reason())?;
-                // Nobody may use us as a proxy of one hop.
-                let Some(peer) = peer else {
-                    return Err(EndReason::TorProtocol);
-                };
-                let known = self.network.relays.contains_key(&peer.rsa());
-                if !known && self.refuses_unknown_exits() {
-                    return Err(EndReason::Misc);
-                }
+                self.may_leave(owner)?;
                 Ok(Wish::Open(Target {
                     host: owned(begin.destination),
                     port: begin.port,
@@ -225,6 +227,37 @@ impl Engine {
                 }))
             }
         }
+    }
+
+    /// Where the client sits, if it is before us.
+    fn client_of(&self, owner: Owner) -> Option<ClientAddress> {
+        let Owner::Circuit(key) = owner else { return None };
+        let channel = self.channels.get(self.circuits.get(key)?.prev.channel)?;
+        let address = ClientAddress(channel.peer_address.ip());
+        channel.peer().is_none().then_some(address)
+    }
+
+    /// Nobody may use us as a proxy of one hop; nor may who is no relay of the network, where it says so. Of a set all legs
+    /// must be right.
+    fn may_leave(&self, owner: Owner) -> Result<(), EndReason> {
+        let peers = match owner {
+            Owner::Circuit(key) => {
+                let circuit = self.circuits.get(key).ok_or(EndReason::Internal)?;
+                let peer = self.channels.get(circuit.prev.channel).and_then(|channel| channel.peer());
+                vec![peer.map(|peer| peer.rsa())]
+            }
+            Owner::Set(key) => {
+                let set = self.sets.get(key).ok_or(EndReason::Internal)?;
+                set.legs().iter().map(|leg| leg.peer).collect()
+            }
+        };
+        for peer in peers {
+            let peer = peer.ok_or(EndReason::TorProtocol)?;
+            if !self.network.relays.contains_key(&peer) && self.refuses_unknown_exits() {
+                return Err(EndReason::Misc);
+            }
+        }
+        Ok(())
     }
 
     /// torrc `RefuseUnknownExits`, or param-spec `refuseunknownexits`.
@@ -236,30 +269,39 @@ impl Engine {
         own.unwrap_or_else(|| self.network.parameters.clamped("refuseunknownexits", 1, 0, 1) == 1)
     }
 
-    /// END, SENDME, XON and XOFF of a stream, and the circuit's SENDME.
-    pub(super) fn stream_message(
-        &mut self,
-        now: Now,
-        key: Key,
-        message: &RelayMessage<'_>,
-        outbox: &mut Outbox,
-    ) -> Verdict {
+    /// SENDME of a circuit.
+    pub(super) fn sendme(&mut self, now: Now, key: Key, message: &RelayMessage<'_>, outbox: &mut Outbox) -> Verdict {
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
         };
-        let edge = edge!(self, circuit);
-        if message.stream_id == 0 {
-            let backlog = edge.backlog(circuit.backward.len());
-            let taken = edge.flow.on_sendme(now.steady, message.data, backlog);
-            if let (Ok(()), Some(vegas)) = (&taken, edge.flow.congestion_control()) {
-                self.tally.congestion.note(vegas.lesson());
-            }
-            return match taken {
-                Ok(()) => self.serve_streams(now, key, outbox),
-                Err(error) => self.flow_fault(key, error),
-            };
+        let queued = circuit.backward.len();
+        let is_leg = matches!(circuit.duty, Duty::Leg(_));
+        let edge = circuit.edge(&self.network.parameters);
+        let backlog = edge.backlog(queued);
+        if let Err(error) = edge.flow.on_sendme(now.steady, message.data, backlog) {
+            return self.flow_fault(Owner::Circuit(key), error);
         }
-        let found = edge.by_number.get(&message.stream_id).copied();
+        if let Some(vegas) = edge.flow.congestion_control() {
+            self.tally.congestion.note(vegas.lesson());
+        }
+        if is_leg {
+            let rtt = edge.flow.congestion_control().and_then(Vegas::rtt);
+            self.leg_measured(now, key, rtt, outbox);
+            return Verdict::Go;
+        }
+        self.serve_streams(now, Owner::Circuit(key), outbox)
+    }
+
+    /// END, SENDME, XON and XOFF of a stream.
+    pub(super) fn stream_message(
+        &mut self,
+        now: Now,
+        owner: Owner,
+        message: &RelayMessage<'_>,
+        outbox: &mut Outbox,
+    ) -> Verdict {
+        let desk = desk_of(&mut self.circuits, &mut self.sets, owner);
+        let found = desk.and_then(|desk| desk.by_number.get(&message.stream_id).copied());
         let Some((id, stream)) = found.and_then(|id| Some((id, self.streams.get_mut(id)?))) else {
             self.tally.stray_stream_cells += 1;
             return Verdict::Go;
@@ -287,10 +329,12 @@ impl Engine {
         };
         match result {
             Ok(()) => {
-                edge.again(id, stream);
-                self.serve_streams(now, key, outbox)
+                if let Some(desk) = desk_of(&mut self.circuits, &mut self.sets, owner) {
+                    desk.again(id, stream);
+                }
+                self.serve_streams(now, owner, outbox)
             }
-            Err(error) => self.flow_fault(key, error),
+            Err(error) => self.flow_fault(owner, error),
         }
     }
 
@@ -306,11 +350,11 @@ impl Engine {
             return;
         };
         stream.stage = Stage::Open;
-        let (key, number) = (stream.circuit, stream.number);
+        let (owner, number) = (stream.owner, stream.number);
         wake(id, stream, outbox);
         let body = address.map(|(address, ttl_seconds)| bodies::connected(address, ttl_seconds));
         let data = body.as_ref().map(|body| body.as_bytes()).unwrap_or_default();
-        let verdict = self.say(key, RelayCommand::CONNECTED, number, data, outbox);
+        let verdict = self.say(owner, RelayCommand::CONNECTED, number, data, outbox);
         self.carry_out(now, verdict, outbox);
     }
 
@@ -321,18 +365,18 @@ impl Engine {
             (Stage::Asking, _) => {
                 let body = bodies::resolved([Answer::TransientError]);
                 self.say(
-                    stream.circuit,
+                    stream.owner,
                     RelayCommand::RESOLVED,
                     stream.number,
                     body.as_bytes(),
                     outbox,
                 )
             }
-            (_, Refusal::Reason(reason)) => self.say_end(stream.circuit, stream.number, reason, outbox),
+            (_, Refusal::Reason(reason)) => self.say_end(stream.owner, stream.number, reason, outbox),
             (_, Refusal::ExitPolicy { address, ttl_seconds }) => {
                 let body = bodies::end_exit_policy(address, ttl_seconds);
                 self.say(
-                    stream.circuit,
+                    stream.owner,
                     RelayCommand::END,
                     stream.number,
                     body.as_bytes(),
@@ -355,7 +399,7 @@ impl Engine {
         let Some(stream) = self.forget_stream(id) else { return };
         let body = bodies::resolved(answers.iter().copied());
         let verdict = self.say(
-            stream.circuit,
+            stream.owner,
             RelayCommand::RESOLVED,
             stream.number,
             body.as_bytes(),
@@ -369,26 +413,23 @@ impl Engine {
         let Some(stream) = self.streams.get_mut(id).filter(|stream| stream.stage == Stage::Open) else {
             return;
         };
-        let key = stream.circuit;
-        if let Some(edge) = self.circuits.get_mut(key).and_then(|circuit| circuit.edge.as_mut()) {
-            edge.hungry(id, stream);
+        let owner = stream.owner;
+        if let Some(desk) = desk_of(&mut self.circuits, &mut self.sets, owner) {
+            desk.hungry(id, stream);
         }
-        let verdict = self.serve_streams(now, key, outbox);
+        let verdict = self.serve_streams(now, owner, outbox);
         self.carry_out(now, verdict, outbox);
     }
 
     /// The bytes that `ReadStream` asked for: into DATA cells, for which there is room.
     pub(super) fn stream_received(&mut self, now: Now, id: StreamId, bytes: &[u8], more: bool, outbox: &mut Outbox) {
         let Some(stream) = self.streams.get_mut(id) else { return };
-        let (key, number) = (stream.circuit, stream.number);
-        let Some(circuit) = self.circuits.get_mut(key) else {
+        let (owner, number) = (stream.owner, stream.number);
+        let cell_bytes = data_bytes_max(&self.circuits, &self.sets, owner);
+        let Some(desk) = desk_of(&mut self.circuits, &mut self.sets, owner) else {
             return;
         };
-        let (Some(edge), Some(layer)) = (circuit.edge.as_mut(), circuit.layer.as_ref()) else {
-            return;
-        };
-        let cell_bytes = cell_bytes(layer.format());
-        let asked = edge.answered(stream, more);
+        let asked = desk.answered(stream, more);
         if bytes.len() > asked {
             // The driver's fault; the bytes have no place.
             self.stream_closed(now, id, EndReason::Internal, outbox);
@@ -398,71 +439,93 @@ impl Engine {
             flow.on_read(bytes.len() as u64);
         }
         for part in bytes.chunks(cell_bytes) {
-            let verdict = self.send_data(now, key, id, number, part, outbox);
+            let verdict = self.send_data(owner, id, number, part, outbox);
             if !matches!(verdict, Verdict::Go) {
                 return self.carry_out(now, verdict, outbox);
             }
         }
         if let Some(stream) = self.streams.get_mut(id)
-            && let Some(edge) = self.circuits.get_mut(key).and_then(|circuit| circuit.edge.as_mut())
+            && let Some(desk) = desk_of(&mut self.circuits, &mut self.sets, owner)
         {
-            edge.again(id, stream);
+            desk.again(id, stream);
         }
-        let verdict = self.serve_streams(now, key, outbox);
+        let verdict = self.serve_streams(now, owner, outbox);
         self.carry_out(now, verdict, outbox);
     }
 
-    fn send_data(
-        &mut self,
-        now: Now,
-        key: Key,
-        id: StreamId,
-        number: u16,
-        data: &[u8],
-        outbox: &mut Outbox,
-    ) -> Verdict {
+    fn send_data(&mut self, owner: Owner, id: StreamId, number: u16, data: &[u8], outbox: &mut Outbox) -> Verdict {
         let message = RelayMessage {
             command: RelayCommand::DATA,
             stream_id: number,
             data,
         };
-        let (verdict, tag) = self.originate_tagged(key, &message, outbox);
-        let edge = self.circuits.get_mut(key).and_then(|circuit| circuit.edge.as_mut());
-        let (Some(tag), Some(edge), Verdict::Go) = (tag, edge, &verdict) else {
-            return verdict;
+        let verdict = match owner {
+            Owner::Circuit(key) => self.originate_counted(key, &message, outbox),
+            Owner::Set(key) => self.say_in_order(key, &message, outbox),
         };
-        let mut noted = edge.flow.on_data_sent(now.steady, tag);
-        if let Some(windows) = self.streams.get_mut(id).and_then(Stream::windows) {
-            noted = noted.and_then(|()| windows.send.on_sent().map(|_| ()));
+        if let Verdict::Go = verdict
+            && let Some(windows) = self.streams.get_mut(id).and_then(Stream::windows)
+            && let Err(error) = windows.send.on_sent()
+        {
+            return self.flow_fault(owner, error);
         }
-        match noted {
-            Ok(()) => Verdict::Go,
-            Err(error) => self.flow_fault(key, error),
+        verdict
+    }
+
+    /// What may go to the client now, over one circuit or all legs.
+    fn room(&mut self, owner: Owner) -> Option<Room> {
+        let circuits = &mut self.circuits;
+        match owner {
+            Owner::Circuit(key) => {
+                let circuit = circuits.get_mut(key)?;
+                let queued = circuit.backward.len();
+                Some(circuit.edge.as_mut()?.room(queued))
+            }
+            Owner::Set(key) => Some(self.sets.get_mut(key)?.room(|at| room_here(circuits, at))),
         }
     }
 
-    /// Lets the streams of a circuit read, as far as there is room.
-    pub(super) fn serve_streams(&mut self, now: Now, key: Key, outbox: &mut Outbox) -> Verdict {
-        let Some(circuit) = self.circuits.get_mut(key) else {
+    /// Lets the streams of an owner read, as far as there is room.
+    pub(super) fn serve_streams(&mut self, now: Now, owner: Owner, outbox: &mut Outbox) -> Verdict {
+        if desk_of(&mut self.circuits, &mut self.sets, owner).is_none_or(|desk| !desk.is_hungry()) {
+            return Verdict::Go;
+        }
+        let Some(room) = self.room(owner) else {
             return Verdict::Go;
         };
-        let (Some(edge), Some(layer)) = (circuit.edge.as_mut(), circuit.layer.as_ref()) else {
-            return Verdict::Go;
-        };
-        let (queued, bytes) = (circuit.backward.len(), cell_bytes(layer.format()));
-        loop {
-            match edge.next_turn(now.steady, &mut self.streams, queued, bytes) {
-                Turn::Nobody => return Verdict::Go,
+        let bytes = data_bytes_max(&self.circuits, &self.sets, owner);
+        while let Some(desk) = desk_of(&mut self.circuits, &mut self.sets, owner) {
+            match desk.next_turn(now.steady, &mut self.streams, room, bytes) {
+                Turn::Nobody => break,
                 Turn::Read(stream, bytes_max) => outbox.effects.push(Effect::ReadStream { stream, bytes_max }),
                 Turn::Later(stream, when) => self.timers.set(when, Alarm::Stream(stream)),
                 Turn::QueueFull => {
-                    if !std::mem::replace(&mut edge.awaits_queue, true)
-                        && let Some(channel) = self.channels.get_mut(circuit.prev.channel)
-                    {
-                        channel.awaiting_queue.push(key);
-                    }
-                    return Verdict::Go;
+                    self.await_queues(owner);
+                    break;
                 }
+            }
+        }
+        Verdict::Go
+    }
+
+    /// Wants to be told when queues of an owner's have become shorter. Other shards tell by themselves.
+    fn await_queues(&mut self, owner: Owner) {
+        let circuits = &mut self.circuits;
+        let keys = match owner {
+            Owner::Circuit(key) => vec![key],
+            Owner::Set(key) => {
+                let set = self.sets.get_mut(key);
+                let places = set.map(|set| set.held_up(|at| room_here(circuits, at)));
+                places.unwrap_or_default().iter().map(|at| at.circuit).collect()
+            }
+        };
+        for key in keys {
+            if let Some(circuit) = self.circuits.get_mut(key)
+                && let Some(edge) = circuit.edge.as_mut()
+                && !std::mem::replace(&mut edge.awaits_queue, true)
+                && let Some(channel) = self.channels.get_mut(circuit.prev.channel)
+            {
+                channel.awaiting_queue.push(key);
             }
         }
     }
@@ -476,22 +539,29 @@ impl Engine {
             return;
         }
         for key in std::mem::take(&mut channel.awaiting_queue) {
-            if let Some(edge) = self.circuits.get_mut(key).and_then(|circuit| circuit.edge.as_mut()) {
+            let Some(circuit) = self.circuits.get_mut(key) else {
+                continue;
+            };
+            if let Some(edge) = circuit.edge.as_mut() {
                 edge.awaits_queue = false;
-                let verdict = self.serve_streams(now, key, outbox);
-                self.carry_out(now, verdict, outbox);
             }
+            let owner = match &circuit.duty {
+                Duty::Leg(leg) => Owner::Set(leg.set),
+                _ => Owner::Circuit(key),
+            };
+            let verdict = self.serve_streams(now, owner, outbox);
+            self.carry_out(now, verdict, outbox);
         }
     }
 
     /// The client's rate lets a stream read again.
     pub(super) fn stream_alarm(&mut self, now: Now, id: StreamId, outbox: &mut Outbox) {
         let Some(stream) = self.streams.get_mut(id) else { return };
-        let key = stream.circuit;
-        if let Some(edge) = self.circuits.get_mut(key).and_then(|circuit| circuit.edge.as_mut()) {
-            edge.again(id, stream);
+        let owner = stream.owner;
+        if let Some(desk) = desk_of(&mut self.circuits, &mut self.sets, owner) {
+            desk.again(id, stream);
         }
-        let verdict = self.serve_streams(now, key, outbox);
+        let verdict = self.serve_streams(now, owner, outbox);
         self.carry_out(now, verdict, outbox);
     }
 
@@ -502,7 +572,7 @@ impl Engine {
         let Some((stream, all)) = found.filter(|(stream, _)| stream.stage == Stage::Open) else {
             return;
         };
-        let (key, number) = (stream.circuit, stream.number);
+        let (owner, number) = (stream.owner, stream.number);
         let written = stream.backlog.len().min(room_bytes_max);
         outbox.written.extend(stream.backlog.drain(..written));
         *all = all.saturating_sub(written as u64);
@@ -522,17 +592,17 @@ impl Engine {
                 sendmes += 1;
             }
         }
-        if let Some(edge) = self.circuits.get_mut(key).and_then(|circuit| circuit.edge.as_mut()) {
-            edge.backlog_bytes = edge.backlog_bytes.saturating_sub(written);
+        if let Some(desk) = desk_of(&mut self.circuits, &mut self.sets, owner) {
+            desk.backlog_bytes = desk.backlog_bytes.saturating_sub(written);
         }
         let mut verdict = match signal {
-            Some(Signal::Xon(xon)) => self.say(key, RelayCommand::XON, number, &xon.write(), outbox),
-            Some(Signal::Xoff) => self.say(key, RelayCommand::XOFF, number, &XOFF, outbox),
+            Some(Signal::Xon(xon)) => self.say(owner, RelayCommand::XON, number, &xon.write(), outbox),
+            Some(Signal::Xoff) => self.say(owner, RelayCommand::XOFF, number, &XOFF, outbox),
             None => Verdict::Go,
         };
         for _ in 0..sendmes {
             if matches!(verdict, Verdict::Go) {
-                verdict = self.say(key, RelayCommand::SENDME, number, &[], outbox);
+                verdict = self.say(owner, RelayCommand::SENDME, number, &[], outbox);
             }
         }
         self.carry_out(now, verdict, outbox);
@@ -541,30 +611,26 @@ impl Engine {
     /// The destination has ended.
     pub(super) fn stream_closed(&mut self, now: Now, id: StreamId, reason: EndReason, outbox: &mut Outbox) {
         let Some(stream) = self.streams.get_mut(id) else { return };
-        let (key, number) = (stream.circuit, stream.number);
+        let (owner, number) = (stream.owner, stream.number);
         let question = stream.stage == Stage::Asking;
         self.close_stream(id, outbox);
         let verdict = if question {
             let body = bodies::resolved([Answer::TransientError]);
-            self.say(key, RelayCommand::RESOLVED, number, body.as_bytes(), outbox)
+            self.say(owner, RelayCommand::RESOLVED, number, body.as_bytes(), outbox)
         } else {
-            self.say_end(key, number, reason, outbox)
+            self.say_end(owner, number, reason, outbox)
         };
         self.carry_out(now, verdict, outbox);
         // What was kept free for it is free for others.
-        let verdict = self.serve_streams(now, key, outbox);
+        let verdict = self.serve_streams(now, owner, outbox);
         self.carry_out(now, verdict, outbox);
     }
 
     /// Takes a stream off the tables.
     fn forget_stream(&mut self, id: StreamId) -> Option<Stream> {
         let mut stream = self.streams.remove(id)?;
-        if let Some(edge) = self
-            .circuits
-            .get_mut(stream.circuit)
-            .and_then(|circuit| circuit.edge.as_mut())
-        {
-            edge.forget(&mut stream);
+        if let Some(desk) = desk_of(&mut self.circuits, &mut self.sets, stream.owner) {
+            desk.forget(&mut stream);
         }
         Some(stream)
     }
@@ -575,9 +641,9 @@ impl Engine {
         }
     }
 
-    /// The circuit is gone: so are its streams.
-    pub(super) fn close_streams(&mut self, edge: &Edge, outbox: &mut Outbox) {
-        let mut streams: Vec<_> = edge.by_number.values().copied().collect();
+    /// The owner is gone: so are its streams.
+    pub(super) fn close_streams(&mut self, desk: &Desk, outbox: &mut Outbox) {
+        let mut streams: Vec<_> = desk.by_number.values().copied().collect();
         // A hash map's order is nobody's; a run must be the same each time.
         streams.sort_unstable();
         for id in streams {
@@ -587,20 +653,27 @@ impl Engine {
         }
     }
 
-    fn say_end(&mut self, key: Key, number: u16, reason: EndReason, outbox: &mut Outbox) -> Verdict {
-        self.say(key, RelayCommand::END, number, bodies::end(reason).as_bytes(), outbox)
+    pub(super) fn say_end(&mut self, owner: Owner, number: u16, reason: EndReason, outbox: &mut Outbox) -> Verdict {
+        self.say(owner, RelayCommand::END, number, bodies::end(reason).as_bytes(), outbox)
     }
 
-    fn say(&mut self, key: Key, command: RelayCommand, stream_id: u16, data: &[u8], outbox: &mut Outbox) -> Verdict {
+    pub(super) fn say(
+        &mut self,
+        owner: Owner,
+        command: RelayCommand,
+        stream_id: u16,
+        data: &[u8],
+        outbox: &mut Outbox,
+    ) -> Verdict {
         match command {
             RelayCommand::XON => {
                 self.tally.xon_sent += 1;
-                let bytes = self.backlog_bytes(key, stream_id);
+                let bytes = self.backlog_bytes(owner, stream_id);
                 self.tally.congestion.xon_backlog_bytes.note(bytes);
             }
             RelayCommand::XOFF => {
                 self.tally.xoff_sent += 1;
-                let bytes = self.backlog_bytes(key, stream_id);
+                let bytes = self.backlog_bytes(owner, stream_id);
                 self.tally.congestion.xoff_backlog_bytes.note(bytes);
             }
             _ => {}
@@ -610,22 +683,27 @@ impl Engine {
             stream_id,
             data,
         };
-        self.originate(key, &message, outbox)
+        match owner {
+            Owner::Circuit(key) => self.originate(key, &message, outbox),
+            Owner::Set(key) => self.say_in_order(key, &message, outbox),
+        }
     }
 
     /// Bytes that wait for a stream's destination.
-    fn backlog_bytes(&mut self, key: Key, number: u16) -> u64 {
-        let edge = self.circuits.get(key).and_then(|circuit| circuit.edge.as_ref());
-        let id = edge.and_then(|edge| edge.by_number.get(&number)).copied();
+    fn backlog_bytes(&mut self, owner: Owner, number: u16) -> u64 {
+        let desk = desk_of(&mut self.circuits, &mut self.sets, owner);
+        let id = desk.and_then(|desk| desk.by_number.get(&number).copied());
         let stream = id.and_then(|id| self.streams.get_mut(id));
         stream.map_or(0, |stream| stream.backlog.len() as u64)
     }
 
     #[cold]
-    fn flow_fault(&mut self, key: Key, error: FlowError) -> Verdict {
+    pub(super) fn flow_fault(&mut self, owner: Owner, error: FlowError) -> Verdict {
         match error.verdict() {
-            FlowVerdict::CloseCircuit(DestroyReason::TorProtocol) => self.violation(key),
-            FlowVerdict::CloseCircuit(reason) => Verdict::end(key, reason),
+            FlowVerdict::CloseCircuit(reason) => {
+                self.tally.protocol_violations += u64::from(reason == DestroyReason::TorProtocol);
+                Verdict::end_owner(owner, reason)
+            }
             FlowVerdict::Ignore => {
                 self.tally.stray_stream_cells += 1;
                 Verdict::Go
@@ -648,10 +726,15 @@ fn owned(destination: Destination<'_>) -> Host {
     }
 }
 
-fn cell_bytes(format: Format) -> usize {
+/// Bytes that a DATA of theirs may have.
+fn data_bytes_max(circuits: &Slab<Circuit>, sets: &Slab<Set>, owner: Owner) -> usize {
+    let format = match owner {
+        Owner::Circuit(key) => circuits.get(key).and_then(|circuit| Some(circuit.layer.as_ref()?.format())),
+        Owner::Set(key) => return sets.get(key).map_or(V1_DATA_BYTES_MAX, Set::data_bytes_max),
+    };
     match format {
-        Format::V0 => V0_DATA_BYTES_MAX,
-        Format::V1 => V1_DATA_BYTES_MAX,
+        Some(Format::V0) => V0_DATA_BYTES_MAX,
+        Some(Format::V1) | None => V1_DATA_BYTES_MAX,
     }
 }
 

@@ -1,9 +1,10 @@
 //! Streams: what a client does at the end of its circuit. Tables and queues; knows no cell and no crypto.
 //!
 //! The engine owns all streams of a shard in [`Streams`]; a circuit that has any, or had, owns an [`Edge`]: its flow
-//! control and the names of its streams. Messages are read and made in `engine/streams.rs`.
+//! control and a [`Desk`], where the names of its streams are and whose turn it is. Circuits that are legs of one conflux
+//! set have one desk together, the set's. Messages are read and made in `engine/streams.rs`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::time::Duration;
 
 use crate::door::StreamId;
@@ -30,6 +31,10 @@ pub(crate) const BACKLOG_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Cells that one stream may fill in its turn: 16 KiB, what C tor reads at once.
 const TURN_CELLS: u64 = 32;
 
+/// Streams that have ended may stand in the turns of a desk, besides twice as many as live there; ours, so that they are
+/// cleared away seldom.
+const DEAD_TURNS_MAX: usize = 64;
+
 /// How much may go on a stream.
 enum Flow {
     Windows(StreamWindows),
@@ -47,9 +52,17 @@ pub(crate) enum Stage {
     Open,
 }
 
+/// Whose desk a stream is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Circuit(Key),
+    /// A conflux set of this shard.
+    Set(Key),
+}
+
 /// One stream.
 pub(crate) struct Stream {
-    pub(crate) circuit: Key,
+    pub(crate) owner: Owner,
     /// The client's number for it.
     pub(crate) number: u16,
     pub(crate) stage: Stage,
@@ -117,9 +130,9 @@ impl Streams {
 }
 
 impl Stream {
-    pub(crate) fn new(circuit: Key, number: u16, stage: Stage, rate: Option<FlowParameters>) -> Self {
+    pub(crate) fn new(owner: Owner, number: u16, stage: Stage, rate: Option<FlowParameters>) -> Self {
         Self {
-            circuit,
+            owner,
             number,
             stage,
             flow: match rate {
@@ -173,8 +186,16 @@ impl Stream {
 /// A circuit's end at this relay.
 pub(crate) struct Edge {
     pub(crate) flow: CircuitFlow,
-    pub(crate) rate: Option<FlowParameters>,
     queue: Watermarks,
+    /// Whether it waits for its queue to the client to become shorter.
+    pub(crate) awaits_queue: bool,
+    pub(crate) desk: Desk,
+}
+
+/// Where streams that share their way to the client take turns.
+pub(crate) struct Desk {
+    /// `None`: streams have windows.
+    pub(crate) rate: Option<FlowParameters>,
     pub(crate) by_number: HashMap<u16, StreamId>,
     /// Streams with something to read, in turn; each once, so no longer than `by_number` but for the dead.
     turns: VecDeque<StreamId>,
@@ -184,8 +205,15 @@ pub(crate) struct Edge {
     pub(crate) backlog_since: Duration,
     /// BEGIN and RESOLVE that the client may send; made with the first, where the rules ask for it.
     pub(crate) openings: Option<TokenBucket>,
-    /// Whether it waits for its queue to the client to become shorter.
-    pub(crate) awaits_queue: bool,
+}
+
+/// DATA cells that may go to the client now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Until our own queue is too long.
+    pub(crate) queue: u64,
+    /// By flow control.
+    pub(crate) flow: u64,
 }
 
 /// What a stream may do in its turn.
@@ -213,15 +241,47 @@ impl Edge {
         };
         Self {
             flow,
-            rate,
             queue: Watermarks::cells_of_circuit(parameters),
+            awaits_queue: false,
+            desk: Desk::new(rate),
+        }
+    }
+
+    /// How Vegas sees our queue to the client.
+    pub(crate) fn backlog(&mut self, cells_queued: usize) -> Backlog {
+        Backlog {
+            blocked: self.queue.note(cells_queued),
+            cells: cells_queued as u64,
+        }
+    }
+
+    /// What may go, while so many cells wait for the client.
+    pub(crate) fn room(&mut self, cells_queued: usize) -> Room {
+        self.queue.note(cells_queued);
+        Room {
+            queue: self.queue.room(cells_queued) as u64,
+            flow: self.flow.room_cells(),
+        }
+    }
+
+    /// Whether the client has not acknowledged all that a SENDME will ever acknowledge.
+    pub(crate) fn has_unacknowledged(&self, sendme_increment: u8) -> bool {
+        let vegas = self.flow.congestion_control();
+        vegas.is_some_and(|vegas| vegas.inflight_cells() >= u64::from(sendme_increment))
+    }
+}
+
+impl Desk {
+    /// Without streams.
+    pub(crate) fn new(rate: Option<FlowParameters>) -> Self {
+        Self {
+            rate,
             by_number: HashMap::new(),
             turns: VecDeque::new(),
             reserved_cells: 0,
             backlog_bytes: 0,
             backlog_since: Duration::ZERO,
             openings: None,
-            awaits_queue: false,
         }
     }
 
@@ -232,14 +292,6 @@ impl Edge {
         let may = bucket.available(now) > 0;
         bucket.take(u64::from(may));
         may
-    }
-
-    /// How Vegas sees our queue to the client.
-    pub(crate) fn backlog(&mut self, cells_queued: usize) -> Backlog {
-        Backlog {
-            blocked: self.queue.note(cells_queued),
-            cells: cells_queued as u64,
-        }
     }
 
     /// The stream has something to read and wants a turn.
@@ -264,26 +316,22 @@ impl Edge {
         asked
     }
 
-    /// Whose turn it is, and for how much. The room of circuit and queue is shared by turns.
-    pub(crate) fn next_turn(
-        &mut self,
-        now: Duration,
-        streams: &mut Streams,
-        cells_queued: usize,
-        cell_bytes: usize,
-    ) -> Turn {
+    /// Whether anybody wants a turn.
+    pub(crate) fn is_hungry(&self) -> bool {
+        !self.turns.is_empty()
+    }
+
+    /// Whose turn it is, and for how much. The room is shared by turns.
+    pub(crate) fn next_turn(&mut self, now: Duration, streams: &mut Streams, room: Room, cell_bytes: usize) -> Turn {
         while let Some(&id) = self.turns.front() {
             let Some(stream) = streams.get_mut(id) else {
                 self.turns.pop_front();
                 continue;
             };
-            self.queue.note(cells_queued);
-            let queue_room = self.queue.room(cells_queued) as u64;
-            let flow_room = self.flow.room_cells();
-            if queue_room <= self.reserved_cells {
+            if room.queue <= self.reserved_cells {
                 return Turn::QueueFull;
             }
-            let room = queue_room.min(flow_room).saturating_sub(self.reserved_cells);
+            let room = room.queue.min(room.flow).saturating_sub(self.reserved_cells);
             if room == 0 {
                 return Turn::Nobody;
             }
@@ -315,5 +363,38 @@ impl Edge {
         let (_, cells) = stream.take_asked_bytes();
         self.reserved_cells = self.reserved_cells.saturating_sub(cells);
         self.backlog_bytes = self.backlog_bytes.saturating_sub(stream.backlog.len());
+        // Of streams that have ended nothing is kept: what still comes for them is dropped, as C tor's relays do.
+        if self.turns.len() > DEAD_TURNS_MAX + 2 * self.by_number.len() {
+            let live: HashSet<StreamId> = self.by_number.values().copied().collect();
+            self.turns.retain(|id| live.contains(id));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Streams that end while others wait for the window are not to fill the list of turns.
+    #[test]
+    fn a_hundred_thousand_streams_that_have_ended_leave_nothing() {
+        let (mut desk, mut streams) = (Desk::new(None), Streams::named_from(0));
+        let owner = Owner::Circuit(crate::slab::Slab::new().insert(()));
+        let mut begin = |desk: &mut Desk, number: u16| {
+            let id = streams.insert(Stream::new(owner, number, Stage::Open, None));
+            desk.by_number.insert(number, id);
+            if let Some(stream) = streams.get_mut(id) {
+                desk.hungry(id, stream);
+            }
+            (id, streams.remove(id))
+        };
+        // It waits for its turn, in front of all others.
+        begin(&mut desk, 1);
+        for number in (2..=u16::MAX).cycle().take(100_000) {
+            let (_, stream) = begin(&mut desk, number);
+            desk.forget(&mut stream.expect("a stream"));
+        }
+        assert_eq!(desk.by_number.len(), 1);
+        assert!(desk.turns.len() <= DEAD_TURNS_MAX + 3, "{}", desk.turns.len());
     }
 }

@@ -85,6 +85,7 @@ const OURS: &str = "FamilyDirectory SigningKeyDirectory StatusPort StatusTokenFi
 
 const TABLE: &[(Fate, &str)] = &[
     (Fate::Honoured, OURS),
+    (Fate::Honoured, "CircuitPadding ConfluxEnabled ConnectionPadding"),
     (Fate::Honoured, "AccountingMax AccountingRule AccountingStart MetricsPort MetricsPortPolicy"),
     (
         Fate::Honoured,
@@ -230,7 +231,7 @@ const TABLE: &[(Fate, &str)] = &[
     ),
     (
         Fate::OffOnly("this is not built yet"),
-        "RunAsDaemon Sandbox DisableAllSwap DisableNetwork ConfluxEnabled
+        "RunAsDaemon Sandbox DisableAllSwap DisableNetwork
         CacheDirectoryGroupReadable DataDirectoryGroupReadable KeyDirectoryGroupReadable",
     ),
     (
@@ -239,7 +240,7 @@ const TABLE: &[(Fate, &str)] = &[
     ),
     (
         TUNING,
-        "CircuitPadding CircuitPriorityHalflife ConnectionPadding ConnLimit ConstrainedSockSize
+        "CircuitPriorityHalflife ConnLimit ConstrainedSockSize
         DisableOOSCheck KeepalivePeriod KISTSchedRunInterval
         KISTSockBufSizeFactor MaxOnionQueueDelay
         MaxUnparseableDescSizeToLog Schedulers TestingDirConnectionMaxStall TestingLinkCertLifetime

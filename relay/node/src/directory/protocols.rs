@@ -6,18 +6,32 @@ use crate::netdoc::{BadDocument, Consensus};
 /// What we speak always; [`spoken`] adds what torrc may turn off (tor-spec, "Subprotocol versioning"). Whoever builds
 /// another one adds it here.
 ///
-/// Not built, so not in it: Conflux and Padding. An authority lists a relay all the same: it puts
-/// the `proto` line into its vote and compares it with no list (C tor, `dirvote.c`); only clients choose by it.
+/// An authority lists a relay whatever it says: it puts the `proto` line into its vote and compares it with no list (C tor,
+/// `dirvote.c`); only clients choose by it.
 const SPOKEN: &str =
     "Cons=1-2 Desc=1-4 FlowCtrl=1-2 HSIntro=4-5 HSRend=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-6";
+
+/// What hangs on torrc `ConfluxEnabled`.
+const WITH_CONFLUX: &str = "Conflux=1";
+
+/// What hangs on torrc `CircuitPadding`.
+const WITH_PADDING: &str = "Padding=2";
 
 /// What hangs on torrc `DirCache`.
 const WITH_CACHE: &str = "DirCache=2 HSDir=2";
 
 /// The `proto` line of our descriptor: exactly what is built and not turned off, sorted.
 pub fn spoken(config: &Config) -> String {
-    let by_choice = if config.directory.cache { WITH_CACHE } else { "" };
-    let mut all: Vec<&str> = SPOKEN.split(' ').chain(by_choice.split_whitespace()).collect();
+    let by_choice = [
+        (config.directory.cache, WITH_CACHE),
+        (config.extras.conflux != Some(false), WITH_CONFLUX),
+        (config.extras.circuit_padding, WITH_PADDING),
+    ];
+    let chosen = by_choice.iter().filter(|(chosen, _)| *chosen);
+    let mut all: Vec<&str> = SPOKEN
+        .split(' ')
+        .chain(chosen.flat_map(|(_, words)| words.split(' ')))
+        .collect();
     all.sort_unstable();
     all.join(" ")
 }
@@ -81,7 +95,8 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let documented: Vec<&str> = rows.collect();
-        let mut spoken: Vec<&str> = SPOKEN.split(' ').chain(WITH_CACHE.split(' ')).collect();
+        let all = [SPOKEN, WITH_CACHE, WITH_CONFLUX, WITH_PADDING];
+        let mut spoken: Vec<&str> = all.iter().flat_map(|words| words.split(' ')).collect();
         spoken.sort_unstable();
         assert_eq!(documented, spoken);
     }
@@ -101,6 +116,6 @@ mod tests {
     #[test]
     fn a_recommendation_is_only_told() {
         assert_eq!(verdict("", ""), Demand::Met);
-        assert!(matches!(verdict("", "Conflux=1"), Demand::Warn(_)));
+        assert!(matches!(verdict("", "Conflux=2"), Demand::Warn(_)));
     }
 }

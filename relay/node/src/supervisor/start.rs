@@ -326,6 +326,7 @@ pub(super) fn settings(config: &Config, keys: &Keys) -> Settings {
             directory: config.directory.cache,
         },
         defences: config.defences.clone(),
+        extras: config.extras,
     }
 }
 

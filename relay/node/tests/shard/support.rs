@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
 use relay_engine::network::NetworkView;
-use relay_engine::settings::{Defences, OnionKey, Settings, StreamServices};
+use relay_engine::settings::{Defences, Extras, OnionKey, Settings, StreamServices};
 use relay_formats::exit_policy::ExitPolicy;
 use relay_formats::torrc::{Bandwidth, ServerDns};
 use relay_node::crypto_pool::CryptoPool;
@@ -146,6 +146,7 @@ impl Relay {
                     extend_allow_private_addresses: true,
                     services: self.services.clone(),
                     defences: Defences::default(),
+                    extras: Extras::default(),
                 }),
                 network: Arc::new(NetworkView::default()),
                 link_keys: Arc::new(LinkKeys::make(keys, None, SystemTime::now()).unwrap()),

@@ -548,6 +548,7 @@ fn the_onion_key_of_yesterday_serves_while_its_grace_lasts() {
             extend_allow_private_addresses,
             services,
             defences,
+            extras: ours.extras,
         }
     };
     let old_and_new = settings(vec![key(&fresh), key(&ours.onion_keys[0].secret)]);

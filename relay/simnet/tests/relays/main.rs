@@ -16,10 +16,12 @@ macro_rules! stories {
     ($shards:literal) => {
         mod chaos;
         mod circuits;
+        mod conflux;
         mod floods;
         mod hostile;
         mod links;
         mod onion_services;
+        mod padding;
         mod streams;
         mod troves;
 

@@ -129,9 +129,9 @@ fn trove_2026_025_a_link_of_conflux_on_a_circuit_with_streams_ends_it() {
     let mut net = net(904);
     exit(&mut net, 2);
     let link = [&[1][..], &[9; 32], &[0; 16], &[3]].concat();
-    for command in [Relay::BEGIN, Relay::RESOLVE] {
+    for (command, data) in [(Relay::BEGIN, &b"example.com:80\0"[..]), (Relay::RESOLVE, b"example.com\0")] {
         let circuit = three_hops(&mut net, [Wish::NtorV3, Wish::NtorV3, Wish::Cgo]);
-        say(&mut net, circuit, 2, command, 1, b"example.com:80\0");
+        say(&mut net, circuit, 2, command, 1, data);
         say(&mut net, circuit, 2, Relay::CONFLUX_LINK, 0, &link);
         assert!(events(&mut net).contains(&destroyed(circuit, DestroyReason::Destroyed)), "{command:?}");
         let tally = net.relays[2].engine.tally();
