@@ -57,6 +57,8 @@ enum Story {
     Bootstrap(story::bootstrap::Bootstrap),
     /// Relays of ours as guard, middle, exit and all three: bytes both ways, C tor's own flags, and no complaint.
     Carry(story::carry::Carried),
+    /// C tor's client links circuits to an exit of ours, and bytes come whole over them.
+    Conflux(story::conflux::Linked),
     /// An onion service of C tor's whose introduction points, rendezvous points and directories are all ours.
     Onion(story::onion::Onions),
     /// One of the stories that are told on the demo, on the one that is up.
@@ -137,6 +139,7 @@ fn run(what: What) -> Result<()> {
         What::Image(arguments) => image::cli::run(arguments)?,
         What::Tornet(arguments) => tornet::cli::run(arguments)?,
         What::Story(Story::Slot(slotted)) => story::slot::tell(&slotted)?,
+        What::Story(Story::Conflux(linked)) => story::conflux::tell(&linked)?,
         What::Story(Story::Onion(onions)) => story::onion::tell(&onions)?,
         What::Story(Story::Accounting(quotas)) => story::accounting::tell(&quotas)?,
         What::Story(Story::Scrape(scraped)) => story::scrape::tell(&scraped)?,

@@ -3,6 +3,7 @@
 pub mod accounting;
 pub mod bootstrap;
 pub mod carry;
+pub mod conflux;
 pub mod endure;
 pub mod floods;
 pub mod hostile;

@@ -223,7 +223,7 @@ fn run(
     })
 }
 
-fn serve(source: &Source, direction: Direction, bytes: u64, brake: &Brake) -> anyhow::Result<String> {
+pub(super) fn serve(source: &Source, direction: Direction, bytes: u64, brake: &Brake) -> anyhow::Result<String> {
     match direction {
         Direction::Download => source.give(bytes, brake),
         Direction::Upload => source.take(bytes, brake),
@@ -271,7 +271,7 @@ fn share(fetch: &Fetch, stream: usize) -> u64 {
 }
 
 /// One stream as an application sees it: SOCKS 5 to the client, then bytes.
-fn stream_through(
+pub(super) fn stream_through(
     source: &Source,
     socks: SocketAddr,
     direction: Direction,

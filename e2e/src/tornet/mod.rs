@@ -15,6 +15,7 @@
 mod address;
 mod circuits;
 pub mod cli;
+pub mod conflux;
 pub mod consensus;
 mod control;
 pub mod descriptor;

@@ -145,7 +145,7 @@ fn last_hops(status: &str, purposes: &[&str]) -> BTreeSet<String> {
     built.collect()
 }
 
-fn fingerprint(hop: &str) -> String {
+pub(super) fn fingerprint(hop: &str) -> String {
     let name = hop.trim_start_matches('$');
     name.split(['~', '=']).next().unwrap_or(name).to_owned()
 }
