@@ -50,6 +50,7 @@ pub fn tell(story: &Linked) -> Result<()> {
     let line = |node: &str, line: String| (node.to_owned(), line);
     let mut torrc = vec![
         line(CLIENT, "ConfluxEnabled 1".to_owned()),
+        line(OURS, "ConfluxEnabled 1".to_owned()),
         // Sets are made before streams ask for them, or not at all.
         line(CLIENT, "__DisablePredictedCircuits 0".to_owned()),
     ];
@@ -123,7 +124,11 @@ fn await_set(network: &Network, exit: &str) -> Result<Vec<LinkedCircuit>> {
                     .iter()
                     .map(|leg| format!("circuit {} CONFLUX_LINKED {} hops", leg.number, leg.path.len()))
                     .collect();
-                say::step(format!("set {}: {}", set.first().map_or("", |leg| leg.set.as_str()), paths.join(", ")));
+                say::step(format!(
+                    "set {}: {}",
+                    set.first().map_or("", |leg| leg.set.as_str()),
+                    paths.join(", ")
+                ));
                 return Ok(circuits);
             }
             Err(error) if began.elapsed() > LINKED => {

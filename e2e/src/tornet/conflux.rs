@@ -79,7 +79,10 @@ impl Network {
             bail!("a thread of the transfer broke")
         };
         let (near, far) = (near?, far?);
-        ensure!(near == far, "the bytes changed under way: {far} at the source, {near} at the client");
+        ensure!(
+            near == far,
+            "the bytes changed under way: {far} at the source, {near} at the client"
+        );
         Ok(near)
     }
 }
@@ -178,7 +181,10 @@ mod tests {
         let event = "CIRC_BW ID=7 READ=509 WRITTEN=1018 TIME=2026 DELIVERED_READ=498";
         assert_eq!(bandwidth(event), Some(("7".into(), 509, 1018)));
         assert_eq!(bandwidth("CIRC 7 BUILT"), None);
-        assert_eq!(stream_circuit("STREAM 3 SUCCEEDED 7 127.0.0.1:80").as_deref(), Some("7"));
+        assert_eq!(
+            stream_circuit("STREAM 3 SUCCEEDED 7 127.0.0.1:80").as_deref(),
+            Some("7")
+        );
         assert_eq!(stream_circuit("STREAM 3 CLOSED 7 127.0.0.1:80 REASON=DONE"), None);
     }
 }

@@ -59,7 +59,9 @@ impl Legs {
 
     /// Asks the exit to take one more circuit into the set; tells the leg's number.
     pub fn link(&mut self, clients: &mut [Client], client: usize, circuit: u32, desired_ux: DesiredUx) -> usize {
-        let hop = clients.get(client).map_or(0, |client| client.hops(circuit).saturating_sub(1));
+        let hop = clients
+            .get(client)
+            .map_or(0, |client| client.hops(circuit).saturating_sub(1));
         let link = Link {
             nonce: self.nonce,
             last_seqno_sent: self.legs.iter().map(|leg| leg.last_sent).max().unwrap_or(0),
@@ -91,7 +93,10 @@ impl Legs {
 
     /// A message of a stream over a leg, behind SWITCH if the last one went over another.
     pub fn say(&mut self, clients: &mut [Client], leg: usize, command: RelayCommand, stream_id: u16, data: &[u8]) {
-        let reached = self.current.and_then(|current| self.legs.get(current)).map(|leg| leg.last_sent);
+        let reached = self
+            .current
+            .and_then(|current| self.legs.get(current))
+            .map(|leg| leg.last_sent);
         let reached = reached.unwrap_or(0);
         let Some(state) = self.legs.get_mut(leg) else { return };
         let behind = reached.saturating_sub(state.last_sent);
@@ -113,7 +118,16 @@ impl Legs {
             }
             _ => None,
         };
-        let (Some(at), Event::Message { command, stream_id, data, .. }) = (found, &event) else {
+        let (
+            Some(at),
+            Event::Message {
+                command,
+                stream_id,
+                data,
+                ..
+            },
+        ) = (found, &event)
+        else {
             return Some(event);
         };
         let Some(leg) = self.legs.get_mut(at) else {

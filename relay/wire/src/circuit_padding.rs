@@ -78,7 +78,10 @@ mod tests {
     #[test]
     fn a_wish_and_its_answer_lie_as_c_tor_lays_them() {
         let wish = CircuitPaddingNegotiate::read(&[0, 2, 1, 99, 0, 0, 1, 9]).unwrap();
-        assert_eq!((wish.command, wish.machine, wish.counter), (PaddingCommand::Start, 1, 265));
+        assert_eq!(
+            (wish.command, wish.machine, wish.counter),
+            (PaddingCommand::Start, 1, 265)
+        );
         assert_eq!(wish.answer(true), [0, 2, 1, 1, 0, 0, 1, 9]);
         assert_eq!(wish.answer(false), [0, 2, 2, 1, 0, 0, 1, 9]);
     }
@@ -87,7 +90,10 @@ mod tests {
     fn what_makes_no_sense_is_no_wish() {
         let read = CircuitPaddingNegotiate::read;
         for length in 0..8 {
-            assert_eq!(read(&[0, 1, 0, 0, 0, 0, 0, 0][..length]), Err(BadNegotiate::CutShort(CutShort)));
+            assert_eq!(
+                read(&[0, 1, 0, 0, 0, 0, 0, 0][..length]),
+                Err(BadNegotiate::CutShort(CutShort))
+            );
         }
         assert_eq!(read(&[1, 1, 0, 0, 0, 0, 0, 0]), Err(BadNegotiate::Version));
         assert_eq!(read(&[0, 3, 0, 0, 0, 0, 0, 0]), Err(BadNegotiate::Command));

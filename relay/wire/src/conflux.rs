@@ -122,7 +122,10 @@ mod tests {
     fn a_link_lies_as_the_proposal_says() {
         let body = link().write();
         assert_eq!((body[0], body[1], body[32], body[49]), (1, 0, 31, 3));
-        assert_eq!(body[33..49], [0, 0, 0, 0, 0, 0, 0, 5, 255, 255, 255, 255, 255, 255, 255, 255]);
+        assert_eq!(
+            body[33..49],
+            [0, 0, 0, 0, 0, 0, 0, 5, 255, 255, 255, 255, 255, 255, 255, 255]
+        );
         assert!(Link::read(&body) == Ok(link()));
     }
 
@@ -130,7 +133,10 @@ mod tests {
     fn a_link_that_is_cut_or_of_tomorrow_is_refused() {
         let body = link().write();
         for length in 1..LINK_BYTES {
-            assert!(Link::read(&body[..length]) == Err(BadLink::CutShort(CutShort)), "{length}");
+            assert!(
+                Link::read(&body[..length]) == Err(BadLink::CutShort(CutShort)),
+                "{length}"
+            );
         }
         let (mut version, mut wish) = (body, body);
         (version[0], wish[49]) = (2, 5);

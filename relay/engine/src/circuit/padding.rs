@@ -141,7 +141,10 @@ impl CircuitPadding {
     /// The alarm has rung. The machine stays when it has sent all, until STOP.
     pub(crate) fn rings(&mut self, now: Duration, dice: &mut impl RngExt) -> Rung {
         if self.alarm_at.is_some_and(|at| at > now) {
-            return Rung { send: false, alarm: None };
+            return Rung {
+                send: false,
+                alarm: None,
+            };
         }
         self.alarm_at = None;
         let mut send = false;
@@ -227,7 +230,10 @@ mod tests {
         let mut ask = |padding: &mut CircuitPadding, wish| padding.negotiate(Duration::ZERO, &wish, true, &mut dice);
         ask(&mut padding, wish(PaddingCommand::Start, 0, 1));
         ask(&mut padding, wish(PaddingCommand::Start, 0, 2));
-        assert!(ask(&mut padding, wish(PaddingCommand::Stop, 0, 1)).ok, "it was one, once");
+        assert!(
+            ask(&mut padding, wish(PaddingCommand::Stop, 0, 1)).ok,
+            "it was one, once"
+        );
         assert!(padding.machine.is_some());
         assert!(!ask(&mut padding, wish(PaddingCommand::Stop, 0, 3)).ok, "never begun");
         assert!(padding.machine.is_some());
@@ -249,7 +255,10 @@ mod tests {
         // One for each time that the newest is due before all others.
         assert!(alarms.len() < 100, "{}", alarms.len());
         alarms.sort();
-        let cells: usize = alarms.iter().map(|alarm| run(&mut padding, Some(*alarm), &mut dice).0).sum();
+        let cells: usize = alarms
+            .iter()
+            .map(|alarm| run(&mut padding, Some(*alarm), &mut dice).0)
+            .sum();
         assert!(cells <= 10, "{cells}");
     }
 }

@@ -18,9 +18,9 @@ mod order;
 mod schedule;
 mod set;
 
-pub(crate) use order::{Disorder, Taken};
 #[cfg(test)]
 use order::Order;
+pub(crate) use order::{Disorder, Taken};
 pub(crate) use set::{Away, Leg, Loss, Refused, Set};
 
 use std::time::Duration;

@@ -95,12 +95,7 @@ impl Order {
     }
 
     /// Takes the message of this number; it is copied only if it has to wait.
-    pub(crate) fn take(
-        &mut self,
-        now: Duration,
-        number: u64,
-        message: &RelayMessage<'_>,
-    ) -> Result<Taken, Disorder> {
+    pub(crate) fn take(&mut self, now: Duration, number: u64, message: &RelayMessage<'_>) -> Result<Taken, Disorder> {
         if number <= self.delivered || self.held.contains_key(&number) {
             return Err(Disorder::Twice);
         }

@@ -93,7 +93,9 @@ impl Set {
                 best = Some((rtt, at));
             }
         }
-        let current = self.current.and_then(|current| self.legs.iter().position(|leg| leg.at == current));
+        let current = self
+            .current
+            .and_then(|current| self.legs.iter().position(|leg| leg.at == current));
         let first = || self.legs.iter().enumerate().position(|(at, leg)| leg.is_used(at, used));
         let chosen = best.map(|(_, at)| at).or(current).or_else(first).ok_or(NoWay)?;
         let reached = match current.and_then(|current| self.legs.get(current)) {

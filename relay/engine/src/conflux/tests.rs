@@ -61,7 +61,11 @@ fn message(data: &[u8]) -> RelayMessage<'_> {
 
 #[test]
 fn who_wants_latency_is_served_by_the_fastest_leg_alone() {
-    for wish in [DesiredUx::MinLatency, DesiredUx::LowMemLatency, DesiredUx::LowMemThroughput] {
+    for wish in [
+        DesiredUx::MinLatency,
+        DesiredUx::LowMemLatency,
+        DesiredUx::LowMemThroughput,
+    ] {
         let (mut set, places) = set(wish, &[30, 10, 20]);
         assert_eq!(send(&mut set, &places, &[OPEN; 3]), (1, None));
         assert_eq!(set.room(|at| Some(if at == places[1] { SPENT } else { OPEN })).flow, 0);
@@ -78,7 +82,11 @@ fn who_wants_throughput_is_served_by_the_fastest_leg_with_room() {
         assert_eq!(send(&mut set, &places, &[OPEN; 3]), (1, None));
         assert_eq!(send(&mut set, &places, &[OPEN, SPENT, OPEN]), (2, Some(2)));
         assert_eq!(send(&mut set, &places, &[OPEN, SPENT, CHOKED]), (0, Some(3)));
-        assert_eq!(send(&mut set, &places, &[SPENT; 3]), (0, None), "what must go stays where it was");
+        assert_eq!(
+            send(&mut set, &places, &[SPENT; 3]),
+            (0, None),
+            "what must go stays where it was"
+        );
         assert_eq!(send(&mut set, &places, &[OPEN; 3]), (1, Some(3)));
         assert_eq!(set.last_sent(), 6);
     }
@@ -154,7 +162,11 @@ fn a_late_leg_begins_where_the_set_is() {
     set.join(Leg::new(late, Format::V0, None, None), DesiredUx::HighThroughput);
     set.leg_mut(late).unwrap().rtt = Some(Duration::from_millis(1));
     let all = [places[0], late];
-    assert_eq!(send(&mut set, &all, &[OPEN; 2]), (1, None), "nothing to skip: LINKED has told it");
+    assert_eq!(
+        send(&mut set, &all, &[OPEN; 2]),
+        (1, None),
+        "nothing to skip: LINKED has told it"
+    );
     assert_eq!(send(&mut set, &all, &[OPEN, SPENT]), (0, Some(1)));
 }
 
@@ -171,7 +183,11 @@ fn a_set_survives_a_leg_that_carried_nothing_of_its_own() {
         set.leave(places[leg], unacknowledged, 0)
     };
     assert_eq!(loss(0, false), Loss::Set, "in use");
-    assert_eq!(loss(1, false), Loss::Leg, "its data has arrived, others have gone further");
+    assert_eq!(
+        loss(1, false),
+        Loss::Leg,
+        "its data has arrived, others have gone further"
+    );
     assert_eq!(loss(1, true), Loss::Set, "its data may not have arrived");
     assert_eq!(loss(2, true), Loss::Leg, "never used");
     let (mut set, places) = make();
@@ -203,7 +219,10 @@ fn trove_41155_numbers_do_not_run_over() {
     for _ in 0..1_000 {
         set.switched(places[0], u32::MAX).unwrap();
     }
-    assert_eq!(set.arrived(Duration::ZERO, places[0], &message(b"a")), Ok(Some(Taken::Later)));
+    assert_eq!(
+        set.arrived(Duration::ZERO, places[0], &message(b"a")),
+        Ok(Some(Taken::Later))
+    );
 }
 
 /// TROVE-2026-010: the count of what waits did not come back to nothing.
@@ -211,7 +230,10 @@ fn trove_41155_numbers_do_not_run_over() {
 fn trove_2026_010_what_waits_is_counted_and_given_back() {
     let mut order = Order::new(10 * 596);
     for number in (2..=11).rev() {
-        assert_eq!(order.take(Duration::ZERO, number, &message(&[1; 500])), Ok(Taken::Later));
+        assert_eq!(
+            order.take(Duration::ZERO, number, &message(&[1; 500])),
+            Ok(Taken::Later)
+        );
     }
     assert_eq!(order.bytes(), 10 * 596);
     assert_eq!(order.take(Duration::ZERO, 20, &message(b"")), Err(Disorder::TooMuch));
@@ -239,13 +261,32 @@ fn what_the_consensus_says_is_clamped() {
         Rules::read(&Parameters(pairs.collect()))
     };
     let usual = rules();
-    assert_eq!((usual.allows(None), usual.legs_max, usual.held_bytes_max), (true, 8, 16 << 20));
+    assert_eq!(
+        (usual.allows(None), usual.legs_max, usual.held_bytes_max),
+        (true, 8, 16 << 20)
+    );
     let low = read(&[("cfx_max_legs_set", 0), ("cfx_max_oooq_bytes", 0), ("cfx_enabled", -3)]);
-    assert_eq!((low.allows(None), low.legs_max, low.held_bytes_max), (false, 3, 64 << 10));
-    let high = read(&[("cfx_max_legs_set", i32::MAX), ("cfx_max_oooq_bytes", i32::MAX), ("cfx_enabled", 9)]);
-    assert_eq!((high.allows(None), high.legs_max, high.held_bytes_max), (true, 255, 16 << 20));
-    assert!(low.allows(Some(true)) && !usual.allows(Some(false)), "torrc stands above it");
-    assert!(!read(&[("cc_alg", 0)]).allows(Some(true)), "not without congestion control");
+    assert_eq!(
+        (low.allows(None), low.legs_max, low.held_bytes_max),
+        (false, 3, 64 << 10)
+    );
+    let high = read(&[
+        ("cfx_max_legs_set", i32::MAX),
+        ("cfx_max_oooq_bytes", i32::MAX),
+        ("cfx_enabled", 9),
+    ]);
+    assert_eq!(
+        (high.allows(None), high.legs_max, high.held_bytes_max),
+        (true, 255, 16 << 20)
+    );
+    assert!(
+        low.allows(Some(true)) && !usual.allows(Some(false)),
+        "torrc stands above it"
+    );
+    assert!(
+        !read(&[("cc_alg", 0)]).allows(Some(true)),
+        "not without congestion control"
+    );
 }
 
 proptest! {

@@ -34,7 +34,10 @@ impl Engine {
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
         };
-        let peer = self.channels.get(circuit.prev.channel).and_then(|channel| channel.peer());
+        let peer = self
+            .channels
+            .get(circuit.prev.channel)
+            .and_then(|channel| channel.peer());
         let peer = peer.map(|peer| peer.rsa());
         let edge = circuit.edge(parameters);
         // TROVE-2026-025: streams would have had two owners.
@@ -122,8 +125,7 @@ impl Engine {
         let increment = circuit.sendme_increment.unwrap_or_default();
         let edge = circuit.edge.as_ref();
         // C tor looks at the window only; what still waits here is as lost.
-        let unacknowledged =
-            circuit.backward.len() > 0 || edge.is_some_and(|edge| edge.has_unacknowledged(increment));
+        let unacknowledged = circuit.backward.len() > 0 || edge.is_some_and(|edge| edge.has_unacknowledged(increment));
         let errand = Errand::Lost {
             nonce,
             circuit: key,
@@ -156,7 +158,11 @@ impl Engine {
                     Some(Ok(())) | None => Verdict::Go,
                 }
             }
-            Errand::DirectoryAsked { set, circuit, stream_id } => {
+            Errand::DirectoryAsked {
+                set,
+                circuit,
+                stream_id,
+            } => {
                 let found = self.sets.get_mut(set);
                 match found.and_then(|found| found.leg_mut(leg_at(circuit))) {
                     Some(_) => self.say_end(Owner::Set(set), stream_id, EndReason::NotDirectory, outbox),
@@ -240,15 +246,7 @@ impl Engine {
     }
 
     /// The circuit is a leg now; messages of streams may come on it as soon as the client knows.
-    fn linked(
-        &mut self,
-        now: Now,
-        home: ShardId,
-        key: Key,
-        set: Key,
-        told: &Link,
-        outbox: &mut Outbox,
-    ) -> Verdict {
+    fn linked(&mut self, now: Now, home: ShardId, key: Key, set: Key, told: &Link, outbox: &mut Outbox) -> Verdict {
         let own = self.directory.own();
         // Where it has ended meanwhile, the set has been told or will be.
         let Some(circuit) = self.circuits.get_mut(key) else {

@@ -47,7 +47,10 @@ impl Engine {
             return self.arrived(now, set, self.place(key), message, outbox);
         }
         let circuit = key;
-        outbox.carry.to(home).cell(Note::LegReceived { set, circuit, format }, body);
+        outbox
+            .carry
+            .to(home)
+            .cell(Note::LegReceived { set, circuit, format }, body);
         Verdict::Go
     }
 
@@ -69,14 +72,7 @@ impl Engine {
     }
 
     /// Takes a message if it is its turn, and all that waited for it.
-    fn arrived(
-        &mut self,
-        now: Now,
-        key: Key,
-        at: Place,
-        message: &RelayMessage<'_>,
-        outbox: &mut Outbox,
-    ) -> Verdict {
+    fn arrived(&mut self, now: Now, key: Key, at: Place, message: &RelayMessage<'_>, outbox: &mut Outbox) -> Verdict {
         let Some(set) = self.sets.get_mut(key) else {
             return Verdict::Go;
         };
@@ -203,7 +199,8 @@ impl Engine {
         outbox: &mut Outbox,
     ) -> Verdict {
         let duty = self.circuits.get_mut(key).map(|circuit| &mut circuit.duty);
-        let Some(Duty::Leg(leg)) = duty.filter(|duty| matches!(duty, Duty::Leg(leg) if leg.set == set && leg.home == home))
+        let Some(Duty::Leg(leg)) =
+            duty.filter(|duty| matches!(duty, Duty::Leg(leg) if leg.set == set && leg.home == home))
         else {
             return Verdict::Go;
         };

@@ -329,7 +329,10 @@ impl Engine {
         let canonical = netinfo.own.contains(&at.ip())
             || listed.is_some_and(|relay| relay.addresses.iter().any(|address| address.ip() == at.ip()));
         let parameters = &self.network.parameters;
-        let wanted = self.settings.as_ref().and_then(|settings| settings.extras.connection_padding);
+        let wanted = self
+            .settings
+            .as_ref()
+            .and_then(|settings| settings.extras.connection_padding);
         let client = peer.is_none() && !channel.we_began();
         // param-spec `nf_pad_relays`.
         let all = parameters.clamped("nf_pad_relays", 0, 0, 1) == 1;
@@ -402,7 +405,10 @@ impl Engine {
         };
         let began = channel.we_began();
         let Some(link) = channel.link.as_mut() else { return };
-        let off = self.settings.as_ref().is_some_and(|settings| settings.extras.connection_padding == Some(false));
+        let off = self
+            .settings
+            .as_ref()
+            .is_some_and(|settings| settings.extras.connection_padding == Some(false));
         if began || link.peer.is_some() || link.version < 5 || off {
             return;
         }

@@ -139,9 +139,7 @@ impl Engine {
             let queues = [&circuit.forward, &circuit.backward];
             let oldest = queues.iter().filter_map(|queue| queue.waits(&self.pool)).max();
             let (backlog, since) = match &circuit.edge {
-                Some(edge) if edge.desk.backlog_bytes > 0 => {
-                    (edge.desk.backlog_bytes as u64, edge.desk.backlog_since)
-                }
+                Some(edge) if edge.desk.backlog_bytes > 0 => (edge.desk.backlog_bytes as u64, edge.desk.backlog_since),
                 _ => (0, now),
             };
             Hoarder {

@@ -18,7 +18,10 @@ impl Engine {
         wish: &CircuitPaddingNegotiate,
         outbox: &mut Outbox,
     ) -> Verdict {
-        let wanted = self.settings.as_ref().is_some_and(|settings| settings.extras.circuit_padding);
+        let wanted = self
+            .settings
+            .as_ref()
+            .is_some_and(|settings| settings.extras.circuit_padding);
         let enabled = wanted && enabled(&self.network.parameters);
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
@@ -35,9 +38,13 @@ impl Engine {
     /// A machine's next cell is due.
     pub(super) fn circuit_padding_alarm(&mut self, now: Now, key: Key, outbox: &mut Outbox) {
         let queued_max = queued_cells_max(&self.network.parameters);
-        let Some(circuit) = self.circuits.get_mut(key) else { return };
+        let Some(circuit) = self.circuits.get_mut(key) else {
+            return;
+        };
         let queued = circuit.backward.len();
-        let Some(padding) = circuit.padding.as_mut() else { return };
+        let Some(padding) = circuit.padding.as_mut() else {
+            return;
+        };
         let rung = padding.rings(now.steady, &mut self.dice);
         if let Some(at) = rung.alarm {
             self.timers.set(at, Alarm::CircuitPadding(key));

@@ -9,12 +9,12 @@ use relay_wire::stream::{self as bodies, Answer, Begin, Resolve};
 
 use super::legs::room_here;
 use super::{Engine, Verdict};
+use crate::circuit::Circuit;
 use crate::circuit::duty::Duty;
+use crate::conflux::Set;
 use crate::door::{ClientAddress, Effect, Host, Now, Outbox, Question, Refusal, StreamBytes, StreamId, Target};
 use crate::dos::StreamDefense;
 use crate::flow::{FlowError, FlowVerdict, Signal, Tag, Vegas};
-use crate::circuit::Circuit;
-use crate::conflux::Set;
 use crate::slab::{Key, Slab};
 use crate::stream::{BACKLOG_BYTES_MAX, Desk, Owner, Room, STREAMS_MAX, Stage, Stream, Turn};
 use crate::timers::Alarm;
@@ -163,7 +163,13 @@ impl Engine {
             Ok(wish) => wish,
             Err(_) if message.command == RelayCommand::RESOLVE => {
                 let body = bodies::resolved([Answer::PermanentError]);
-                return self.say(owner, RelayCommand::RESOLVED, message.stream_id, body.as_bytes(), outbox);
+                return self.say(
+                    owner,
+                    RelayCommand::RESOLVED,
+                    message.stream_id,
+                    body.as_bytes(),
+                    outbox,
+                );
             }
             Err(reason) => return self.say_end(owner, message.stream_id, reason, outbox),
         };
@@ -195,7 +201,13 @@ impl Engine {
             return self.say_end(owner, message.stream_id, EndReason::Misc, outbox);
         }
         let body = bodies::resolved([Answer::TransientError]);
-        self.say(owner, RelayCommand::RESOLVED, message.stream_id, body.as_bytes(), outbox)
+        self.say(
+            owner,
+            RelayCommand::RESOLVED,
+            message.stream_id,
+            body.as_bytes(),
+            outbox,
+        )
     }
 
     /// What the client wants, if it may.
@@ -243,7 +255,10 @@ impl Engine {
         let peers = match owner {
             Owner::Circuit(key) => {
                 let circuit = self.circuits.get(key).ok_or(EndReason::Internal)?;
-                let peer = self.channels.get(circuit.prev.channel).and_then(|channel| channel.peer());
+                let peer = self
+                    .channels
+                    .get(circuit.prev.channel)
+                    .and_then(|channel| channel.peer());
                 vec![peer.map(|peer| peer.rsa())]
             }
             Owner::Set(key) => {
@@ -375,13 +390,7 @@ impl Engine {
             (_, Refusal::Reason(reason)) => self.say_end(stream.owner, stream.number, reason, outbox),
             (_, Refusal::ExitPolicy { address, ttl_seconds }) => {
                 let body = bodies::end_exit_policy(address, ttl_seconds);
-                self.say(
-                    stream.owner,
-                    RelayCommand::END,
-                    stream.number,
-                    body.as_bytes(),
-                    outbox,
-                )
+                self.say(stream.owner, RelayCommand::END, stream.number, body.as_bytes(), outbox)
             }
         };
         self.carry_out(now, verdict, outbox);
@@ -729,7 +738,9 @@ fn owned(destination: Destination<'_>) -> Host {
 /// Bytes that a DATA of theirs may have.
 fn data_bytes_max(circuits: &Slab<Circuit>, sets: &Slab<Set>, owner: Owner) -> usize {
     let format = match owner {
-        Owner::Circuit(key) => circuits.get(key).and_then(|circuit| Some(circuit.layer.as_ref()?.format())),
+        Owner::Circuit(key) => circuits
+            .get(key)
+            .and_then(|circuit| Some(circuit.layer.as_ref()?.format())),
         Owner::Set(key) => return sets.get(key).map_or(V1_DATA_BYTES_MAX, Set::data_bytes_max),
     };
     match format {
