@@ -87,16 +87,19 @@ impl Network {
     }
 }
 
+/// Bytes read and written, by the circuit's number.
+pub type BytesByCircuit = BTreeMap<String, (u64, u64)>;
+
 impl Carried {
     /// Bytes read and written over each circuit since this was asked last, and the circuits that streams were on.
     ///
     /// # Errors
     /// The control port is gone.
-    pub fn take(&mut self, wait: Duration) -> anyhow::Result<(BTreeMap<String, (u64, u64)>, Vec<String>)> {
-        let (mut sums, mut streams) = (BTreeMap::new(), Vec::new());
+    pub fn take(&mut self, wait: Duration) -> anyhow::Result<(BytesByCircuit, Vec<String>)> {
+        let (mut sums, mut streams) = (BytesByCircuit::new(), Vec::new());
         while let Some(event) = self.control.event(wait)? {
             if let Some((number, read, written)) = bandwidth(&event) {
-                let sum: &mut (u64, u64) = sums.entry(number).or_default();
+                let sum = sums.entry(number).or_default();
                 *sum = (sum.0 + read, sum.1 + written);
             }
             streams.extend(stream_circuit(&event));

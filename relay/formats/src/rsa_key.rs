@@ -226,7 +226,7 @@ fn sha256_prefixed() -> Pkcs1v15Sign {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::test_dice;
+    use crate::{dice::OlderDice, test_dice};
 
     #[test]
     fn a_key_comes_back_from_its_file() {
