@@ -21,13 +21,10 @@ fn written_by(scene: &Scene, agent: &str) -> Vec<Request> {
 #[ignore = "needs RELAYFLEET_BIN: run e2e/test apiserver"]
 fn an_operator_that_slept_through_the_end_of_its_lease_writes_nothing_when_it_wakes() {
     let mut asleep_in_the_middle = 0;
-    for (sleep, milliseconds) in ["asleep-1", "asleep-2", "asleep-3", "asleep-4"]
-        .into_iter()
-        .zip([40, 170, 450, 900])
-    {
+    for (sleep, milliseconds) in [("asleep-1", 40), ("asleep-2", 450)] {
         let scene = Scene::new(sleep);
         let _kubelet = Kubelet::start(&scene);
-        let lease = ["--relay-image=relay:1", "--lease-seconds=9"];
+        let lease = ["--relay-image=relay:1", "--lease-seconds=20"];
         let first = Operator::start_with(&scene.server, scene.namespace, "first", &lease);
         first.await_log("leading");
         scene.apply_set(4, "oak");
@@ -57,7 +54,7 @@ fn an_operator_that_slept_through_the_end_of_its_lease_writes_nothing_when_it_wa
         second.stop();
     }
     println!(
-        "4 operators paused, {asleep_in_the_middle} of them in the middle of their work: 0 writes after they woke up"
+        "2 operators paused, {asleep_in_the_middle} of them in the middle of their work: 0 writes after they woke up"
     );
     assert!(asleep_in_the_middle > 0, "none was paused in the middle of its work");
 }
