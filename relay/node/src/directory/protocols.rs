@@ -11,8 +11,7 @@ use crate::netdoc::{BadDocument, Consensus};
 const SPOKEN: &str =
     "Cons=1-2 Desc=1-4 FlowCtrl=1-2 HSIntro=4-5 HSRend=1-2 Link=3-5 LinkAuth=3 Microdesc=1-3 Relay=2-6";
 
-/// Said only with torrc `ConfluxEnabled 1`, until sets with C tor's clients have been shown. The padding machines
-/// (`Padding=2`) are not said at all until then.
+/// What hangs on torrc `ConfluxEnabled`.
 const WITH_CONFLUX: &str = "Conflux=1";
 
 /// What hangs on torrc `DirCache`.
@@ -22,7 +21,7 @@ const WITH_CACHE: &str = "DirCache=2 HSDir=2";
 pub fn spoken(config: &Config) -> String {
     let by_choice = [
         (config.directory.cache, WITH_CACHE),
-        (config.extras.conflux == Some(true), WITH_CONFLUX),
+        (config.extras.conflux != Some(false), WITH_CONFLUX),
     ];
     let chosen = by_choice.iter().filter(|(chosen, _)| *chosen);
     let mut all: Vec<&str> = SPOKEN
@@ -92,7 +91,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let documented: Vec<&str> = rows.collect();
-        let all = [SPOKEN, WITH_CACHE];
+        let all = [SPOKEN, WITH_CACHE, WITH_CONFLUX];
         let mut spoken: Vec<&str> = all.iter().flat_map(|words| words.split(' ')).collect();
         spoken.sort_unstable();
         assert_eq!(documented, spoken);
