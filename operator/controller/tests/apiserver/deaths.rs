@@ -370,7 +370,7 @@ fn every_death(prefix: &str, phases: &[Phase]) {
     for (at, phase) in phases.iter().enumerate() {
         let deaths: usize = lives.iter().map(|life| life[at]).sum();
         let writes = undisturbed.counted[at];
-        println!(
+        eprintln!(
             "{}: {writes} writes undisturbed; {deaths} killed, after each k of {chosen:?} that it came to; end state, CREATEs and \
              DELETEs equal every time",
             phase.name

@@ -53,7 +53,7 @@ fn an_operator_that_slept_through_the_end_of_its_lease_writes_nothing_when_it_wa
         assert!(fingerprints.iter().all(|(name, print)| after[name] == *print));
         second.stop();
     }
-    println!(
+    eprintln!(
         "2 operators paused, {asleep_in_the_middle} of them in the middle of their work: 0 writes after they woke up"
     );
     assert!(asleep_in_the_middle > 0, "none was paused in the middle of its work");

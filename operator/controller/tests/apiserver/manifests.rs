@@ -247,7 +247,7 @@ fn bad_manifests_are_refused_with_field_and_remedy() {
         ),
         (json!({"exitPolicy": "accept *:*"}), "spec.exitPolicy", "unknown field"),
     ];
-    println!("{} bad Relays", cases.len());
+    eprintln!("{} bad Relays", cases.len());
     for (change, field, remedy) in cases {
         let refused = server
             .try_apply(&relay("bad", change.clone()))

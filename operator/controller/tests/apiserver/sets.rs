@@ -228,7 +228,7 @@ fn operators_that_die_after_each_single_write_come_to_the_same_end_with_the_same
             !died
         });
     });
-    println!("{deaths} operators died");
+    eprintln!("{deaths} operators died");
     assert!(deaths > 30, "{deaths}");
     assert_eq!(made_and_deleted(&stormy), made_and_deleted(&calm));
     // Nobody's keys changed on the way, and both lives had the same relays.
