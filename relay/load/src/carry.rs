@@ -250,13 +250,16 @@ impl Circuits {
                     }
                     (Command::CREATE2, None) => {
                         let at = circuit_of(body)?;
-                        self.by_id.insert((number, circ_id), at);
-                        self.all.get_mut(at).context("an odd CREATE2")?.far = Some((number, circ_id));
-                        let mut reply = u16::try_from(NTOR_REPLY_BYTES)?.to_be_bytes().to_vec();
-                        reply.resize(2 + NTOR_REPLY_BYTES, 0x5A);
-                        write_fixed(&mut answers, CircIdWidth::Four, circ_id, Command::CREATED2, &reply);
+                        // We go by the name of a listed relay: circuits of others may come too, and get no answer.
+                        if let Some(circuit) = self.all.get_mut(at) {
+                            circuit.far = Some((number, circ_id));
+                            self.by_id.insert((number, circ_id), at);
+                            let mut reply = u16::try_from(NTOR_REPLY_BYTES)?.to_be_bytes().to_vec();
+                            reply.resize(2 + NTOR_REPLY_BYTES, 0x5A);
+                            write_fixed(&mut answers, CircIdWidth::Four, circ_id, Command::CREATED2, &reply);
+                        }
                     }
-                    (Command::DESTROY, _) => {
+                    (Command::DESTROY, Some(_)) => {
                         bail!(
                             "the relay destroyed a circuit, reason {}",
                             body.first().copied().unwrap_or_default()

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::Form;
 use super::audit::Audit;
+use super::upgrade::settle;
 use crate::command::await_yes;
 use crate::demo::fleet::{NAMESPACE, PATIENCE};
 use crate::demo::{Demo, operator};
@@ -68,6 +69,7 @@ pub(super) fn a_deleted_pod_is_the_same_relay_again(demo: &Demo, _: Form) -> Res
 
 /// The API server's audit log tells who wrote what.
 pub(super) fn a_restarted_operator_writes_nothing(demo: &Demo, _: Form) -> Result<()> {
+    settle(demo)?;
     let before = state_of_all(demo)?;
     let audit = Audit::now(demo)?;
     let old = operator_pod(demo)?;

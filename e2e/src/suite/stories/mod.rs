@@ -136,7 +136,8 @@ pub(super) fn run(tally: &mut Tally, only: Option<&str>) {
             || one(ours_at_every_position()),
         );
     }
-    if wanted("floods") {
+    // By name only: its load is a static program of its own, which costs a cold machine four minutes.
+    if only == Some("floods") {
         tally.check(
             "a relay of ours that is flooded holds little, counts it, and gives all back",
             || one(floods()),

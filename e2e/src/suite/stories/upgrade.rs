@@ -67,7 +67,7 @@ pub(super) fn an_upgrade_restarts_no_relay(demo: &Demo, form: Form) -> Result<()
 }
 
 /// Waits until nothing more is written: facts of the network (a weight, a flag) may still come in.
-fn settle(demo: &Demo) -> Result<()> {
+pub(super) fn settle(demo: &Demo) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     loop {
         let audit = Audit::now(demo)?;
