@@ -24,7 +24,7 @@ pub(super) fn run(tally: &mut Tally) {
         Ok(Counts::ONE)
     });
     tally.check("the operator against a real API server", || -> Result<Counts> {
-        let mut cargo = cargo("test --locked -p operator-controller --test apiserver --no-fail-fast -- --ignored");
+        let mut cargo = cargo("test --workspace --locked --test apiserver --no-fail-fast -- --ignored");
         tests("apiserver", cargo.env("RELAYFLEET_BIN", &folder))
     });
 }

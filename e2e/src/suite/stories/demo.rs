@@ -8,9 +8,9 @@ use anyhow::{Context, Result, ensure};
 
 use super::Form;
 use crate::cluster;
-use crate::command::{command, last_words_of};
+use crate::command::{await_yes, command, last_words_of};
 use crate::demo::Demo;
-use crate::demo::fleet::Fleet;
+use crate::demo::fleet::{Fleet, PATIENCE};
 use crate::say;
 use crate::snapshot::{self, Snapshot};
 use crate::suite::logs;
@@ -81,6 +81,12 @@ pub(super) fn a_second_run_changes_nothing(demo: &Demo, _: Form) -> Result<()> {
         ])?;
         Ok(all.split_whitespace().map(str::to_owned).collect())
     };
+    // The stories before leave pods that are ending.
+    let ending = "jsonpath={range .items[?(@.metadata.deletionTimestamp)]}{.metadata.name} {end}";
+    await_yes("all pods that were to end to be gone", PATIENCE, || {
+        let said = demo.cluster.kubectl(["get", "pods", "-A", "-o", ending]);
+        said.is_ok_and(|names| names.trim().is_empty())
+    })?;
     let before = uids()?;
     let began = say::elapsed();
     runs_to_its_end()?;
