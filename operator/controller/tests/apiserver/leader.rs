@@ -25,7 +25,10 @@ fn await_creations(scene: &Scene, agent: &str, wanted: usize) {
     };
     let start = Instant::now();
     while made() < wanted {
-        assert!(start.elapsed() < Duration::from_secs(120), "it did not make {wanted} objects");
+        assert!(
+            start.elapsed() < Duration::from_secs(120),
+            "it did not make {wanted} objects"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
