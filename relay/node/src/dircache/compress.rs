@@ -2,11 +2,14 @@
 
 use std::io::Write as _;
 
-use liblzma::stream::{LzmaOptions, Stream};
+use lzma_rust2::{LzmaOptions, LzmaWriter};
 
-/// How far back lzma may refer: as far as a consensus is long. The packer needs ten times as much memory, so preset 6's
-/// own 8 MiB would cost more than they save.
-const LZMA_WINDOW_BYTES: u32 = 4 << 20;
+/// How far back lzma may refer at most: as far as a consensus is long. The packer needs ten times as much memory, so preset
+/// 6's own 8 MiB would cost more than they save.
+const LZMA_WINDOW_BYTES_MAX: u32 = 4 << 20;
+
+/// C tor takes for lzma what begins with `5d 00 00`: the lower half of the window's length is 0.
+const LZMA_WINDOW_BYTES_MIN: u32 = 64 << 10;
 
 /// One way of packing. The order is the order of choice: the smallest result first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,11 +56,13 @@ impl Encoding {
     }
 }
 
-/// Packs `parts`, one after the other, as one document.
+/// Packs `parts`, one after the other, as one document. Lzma and zstd are told how much will come, and take no more memory
+/// than that wants: what zstd, which is C, has taken once in some thread stays in a heap of that thread's own.
 ///
 /// # Errors
 /// Only where the packer itself fails, which for writing into memory means that memory ran out.
 pub fn pack(parts: &[impl AsRef<[u8]>], encoding: Encoding, effort: Effort) -> std::io::Result<Vec<u8>> {
+    let bytes: usize = parts.iter().map(|part| part.as_ref().len()).sum();
     match encoding {
         Encoding::Identity => Ok(parts.iter().flat_map(|part| part.as_ref()).copied().collect()),
         Encoding::Deflate => {
@@ -74,18 +79,26 @@ pub fn pack(parts: &[impl AsRef<[u8]>], encoding: Encoding, effort: Effort) -> s
             // A window of 8 MiB at most, which every client of C tor's age can unpack.
             let mut packer = zstd::Encoder::new(Vec::new(), if effort == Effort::Ahead { 9 } else { 3 })?;
             packer.window_log(23)?;
+            packer.set_pledged_src_size(Some(bytes as u64))?;
+            packer.include_contentsize(false)?;
             parts.iter().try_for_each(|part| packer.write_all(part.as_ref()))?;
             packer.finish()
         }
         Encoding::Lzma => {
-            let mut options = LzmaOptions::new_preset(if effort == Effort::Ahead { 6 } else { 1 })?;
-            options.dict_size(LZMA_WINDOW_BYTES);
-            let stream = Stream::new_lzma_encoder(&options)?;
-            let mut packer = liblzma::write::XzEncoder::new_stream(Vec::new(), stream);
+            let mut options = LzmaOptions::with_preset(if effort == Effort::Ahead { 6 } else { 1 });
+            options.dict_size = lzma_window_bytes(bytes);
+            let mut packer = LzmaWriter::new_use_header(Vec::new(), &options, None)?;
             parts.iter().try_for_each(|part| packer.write_all(part.as_ref()))?;
             packer.finish()
         }
     }
+}
+
+/// A power of two, as unpackers expect, in which all of it has room.
+fn lzma_window_bytes(bytes: usize) -> u32 {
+    let enough = u32::try_from(bytes).ok().and_then(u32::checked_next_power_of_two);
+    let enough = enough.unwrap_or(LZMA_WINDOW_BYTES_MAX);
+    enough.clamp(LZMA_WINDOW_BYTES_MIN, LZMA_WINDOW_BYTES_MAX)
 }
 
 fn level(effort: Effort) -> flate2::Compression {
@@ -115,7 +128,7 @@ mod tests {
                 match encoding {
                     Encoding::Lzma => {
                         assert_eq!(packed[..3], [0x5d, 0, 0], "what C tor takes for lzma");
-                        let alone = Stream::new_lzma_decoder(16 << 20).unwrap();
+                        let alone = liblzma::stream::Stream::new_lzma_decoder(16 << 20).unwrap();
                         liblzma::read::XzDecoder::new_stream(&*packed, alone)
                             .read_to_end(&mut unpacked)
                             .unwrap()
@@ -143,6 +156,26 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn lzma_looks_back_as_far_as_there_is_something_and_no_further_than_a_consensus() {
+        let windows = [0, 1, 65_536, 65_537, 100_000, 3 << 20, 1 << 30, usize::MAX].map(lzma_window_bytes);
+        let (k, m) = (1 << 10, 1 << 20);
+        assert_eq!(windows, [64 * k, 64 * k, 64 * k, 128 * k, 128 * k, 4 * m, 4 * m, 4 * m]);
+        let packed = pack(&[vec![7; 70_000]], Encoding::Lzma, Effort::Ahead).unwrap();
+        assert_eq!(packed[1..5], (128 * k).to_le_bytes(), "the head tells the unpacker");
+        // Beyond the window, where what comes again is new to it.
+        let text: Vec<u8> = (0_u32..1_300_000)
+            .flat_map(|n| n.wrapping_mul(0x9e37_79b9).to_le_bytes())
+            .collect();
+        let packed = pack(&[&text], Encoding::Lzma, Effort::OnTheFly).unwrap();
+        let alone = liblzma::stream::Stream::new_lzma_decoder(16 << 20).unwrap();
+        let mut unpacked = Vec::new();
+        liblzma::read::XzDecoder::new_stream(&*packed, alone)
+            .read_to_end(&mut unpacked)
+            .unwrap();
+        assert!(unpacked == text);
     }
 
     #[test]

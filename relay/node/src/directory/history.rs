@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use super::fetch::RawConsensus;
+use crate::dircache::compress::{Effort, Encoding, pack};
 use crate::dircache::request::Flavor;
 
 const FOLDER: &str = "old-consensuses";
@@ -89,7 +90,7 @@ impl History {
         let path = self.folder.join(Past::of(raw).name());
         if !path.exists() {
             let beside = path.with_extension("tmp");
-            fs::write(&beside, zstd::encode_all(raw.text.as_bytes(), 3)?)?;
+            fs::write(&beside, pack(&[raw.text.as_bytes()], Encoding::Zstd, Effort::OnTheFly)?)?;
             fs::rename(&beside, &path)?;
         }
         let mut all = self.all()?;
