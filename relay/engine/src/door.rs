@@ -436,6 +436,8 @@ pub struct Tally {
     pub memory_circuits_ended: u64,
     /// Bytes that waited in their queues.
     pub memory_bytes_reclaimed: u64,
+    /// Bytes of answers of the DNS that were forgotten for the same reason.
+    pub memory_dns_bytes_reclaimed: u64,
     /// Cells of onion services and their clients.
     pub onion_services: OnionServiceTally,
     /// What congestion windows went through.

@@ -49,6 +49,11 @@ impl Load {
         self.bodies.len()
     }
 
+    /// Memory that it takes, with the room that is kept for more.
+    pub fn memory_bytes(&self) -> usize {
+        self.notes.capacity() * size_of::<Note>() + self.bodies.capacity()
+    }
+
     /// Makes it empty and keeps its memory for the next.
     pub fn clear(&mut self) {
         self.notes.clear();

@@ -43,6 +43,13 @@ impl Commons {
         }
     }
 
+    /// What lies in the mailboxes between shards; it counts as held.
+    pub fn post(&self) -> Post {
+        Post {
+            all: Arc::clone(&self.held_bytes),
+        }
+    }
+
     /// What all drivers hold for peers.
     pub fn held_bytes(&self) -> u64 {
         self.held_bytes.load(Ordering::Relaxed)
@@ -51,6 +58,24 @@ impl Commons {
     /// Bytes that wait in all shards' queues, as each of them said last.
     pub fn queued_bytes(&self) -> u64 {
         self.queued_bytes.load(Ordering::Relaxed)
+    }
+}
+
+/// Counts what is on its way from one thread to another.
+#[derive(Clone)]
+pub struct Post {
+    all: Arc<AtomicU64>,
+}
+
+impl Post {
+    /// So many bytes are on their way.
+    pub fn sent(&self, bytes: u64) {
+        self.all.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// So many have come; never more than were sent.
+    pub fn taken(&self, bytes: u64) {
+        self.all.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 

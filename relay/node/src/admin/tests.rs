@@ -175,7 +175,7 @@ async fn a_probe_is_told_yes_or_no_and_nothing_else() {
 #[tokio::test]
 async fn a_shard_that_is_gone_is_not_alive() {
     let poll = mio::Poll::new().unwrap();
-    let (mailbox, inbox) = Mailbox::new(&poll, mio::Token(0)).unwrap();
+    let (mailbox, inbox) = Mailbox::new(&poll, mio::Token(0), relay_engine::dos::Commons::new([0; 32]).post()).unwrap();
     drop(inbox);
     let room = open(vec![mailbox], "MetricsPortPolicy accept *");
     assert_eq!(code(&get(room.status, "/livez").await), "503");

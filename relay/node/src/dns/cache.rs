@@ -15,6 +15,9 @@ const WAITING_MAX: usize = 1_024;
 /// Answers remembered, about 4 MB. Full: the one that ends first goes.
 const REMEMBERED_MAX: usize = 20_000;
 
+/// Memory of one answer or question beside its texts: its place in tables that are half full, and in the order of ends.
+const PLACE_BYTES: usize = 2 * (size_of::<(Key, Answer)>() + size_of::<(Duration, Key)>());
+
 /// What is asked for. No `Debug`: destinations are never logged.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Key {
@@ -29,6 +32,14 @@ impl Key {
     pub fn name(name: &str) -> Self {
         Self::Name(name.to_ascii_lowercase().into())
     }
+
+    /// Memory beside its own: that of the name.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Name(name) => name.len(),
+            Self::Address(_) => 0,
+        }
+    }
 }
 
 /// What the DNS said.
@@ -42,6 +53,16 @@ pub enum Found {
     Nothing,
 }
 
+impl Found {
+    fn text_bytes(&self) -> usize {
+        match self {
+            Self::Addresses(addresses) => size_of_val::<[IpAddr]>(addresses),
+            Self::Name(name) => name.len(),
+            Self::Nothing => 0,
+        }
+    }
+}
+
 /// How a question ended.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -49,6 +70,16 @@ pub enum Outcome {
     Found(Found, u32),
     /// No word from any server. Not remembered: the next one may ask again.
     Silence,
+}
+
+impl Outcome {
+    /// Memory beside its own: that of what was found.
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Found(found, _) => found.text_bytes(),
+            Self::Silence => 0,
+        }
+    }
 }
 
 /// What follows from asking.
@@ -70,11 +101,20 @@ struct Answer {
     until: Duration,
 }
 
+fn answer_bytes(key: &Key, found: &Found) -> usize {
+    PLACE_BYTES + key.text_bytes() + found.text_bytes()
+}
+
+fn question_bytes<W>(key: &Key, waiting: usize) -> usize {
+    PLACE_BYTES + key.text_bytes() + waiting * size_of::<W>()
+}
+
 /// All answers and questions of one shard. `W` names who waits.
 pub struct Cache<W> {
     known: HashMap<Key, Answer>,
     ends: BTreeSet<(Duration, Key)>,
     pending: HashMap<Key, Vec<W>>,
+    bytes: usize,
 }
 
 impl<W> Default for Cache<W> {
@@ -83,6 +123,7 @@ impl<W> Default for Cache<W> {
             known: HashMap::new(),
             ends: BTreeSet::new(),
             pending: HashMap::new(),
+            bytes: 0,
         }
     }
 }
@@ -99,12 +140,14 @@ impl<W: PartialEq> Cache<W> {
                 return Asked::Refused;
             }
             waiting.push(who);
+            self.bytes += size_of::<W>();
             return Asked::Wait;
         }
         if self.pending.len() >= PENDING_MAX {
             return Asked::Refused;
         }
         self.pending.insert(key.clone(), vec![who]);
+        self.bytes += question_bytes::<W>(key, 1);
         Asked::Ask
     }
 
@@ -114,6 +157,7 @@ impl<W: PartialEq> Cache<W> {
         let Some(waiting) = self.pending.remove(key) else {
             return Vec::new();
         };
+        self.gave(question_bytes::<W>(key, waiting.len()));
         if let Outcome::Found(found, ttl_seconds) = outcome {
             self.remember(now, key, found.clone(), *ttl_seconds);
         }
@@ -123,7 +167,10 @@ impl<W: PartialEq> Cache<W> {
     /// `who` waits no longer. The question stays under way: its place in the resolver is taken until it is answered.
     pub fn give_up(&mut self, key: &Key, who: &W) {
         if let Some(waiting) = self.pending.get_mut(key) {
+            let before = waiting.len();
             waiting.retain(|one| one != who);
+            let gone = before - waiting.len();
+            self.gave(gone * size_of::<W>());
         }
     }
 
@@ -132,11 +179,22 @@ impl<W: PartialEq> Cache<W> {
         (self.known.len(), self.pending.len())
     }
 
+    /// About how much memory all of them take; it counts against `MaxMemInQueues`.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Forgets answers, those that end first before others, until all takes so much or none is left; how many bytes that
+    /// gave.
+    pub fn shrink_to(&mut self, bytes_max: usize) -> usize {
+        let before = self.bytes;
+        while self.bytes > bytes_max && self.forget_soonest() {}
+        before - self.bytes
+    }
+
     fn remember(&mut self, now: Duration, key: &Key, found: Found, ttl_seconds: u32) {
-        if self.known.len() >= REMEMBERED_MAX
-            && let Some((_, soonest)) = self.ends.pop_first()
-        {
-            self.known.remove(&soonest);
+        if self.known.len() >= REMEMBERED_MAX {
+            self.forget_soonest();
         }
         let until = now + Duration::from_secs(ttl_seconds.into()).min(LIFETIME_MAX);
         let answer = Answer {
@@ -144,20 +202,35 @@ impl<W: PartialEq> Cache<W> {
             ttl_seconds,
             until,
         };
+        self.bytes += answer_bytes(key, &answer.found);
         self.ends.insert((until, key.clone()));
-        if let Some(before) = self.known.insert(key.clone(), answer)
-            && before.until != until
-        {
-            self.ends.remove(&(before.until, key.clone()));
+        if let Some(before) = self.known.insert(key.clone(), answer) {
+            self.gave(answer_bytes(key, &before.found));
+            if before.until != until {
+                self.ends.remove(&(before.until, key.clone()));
+            }
         }
     }
 
     fn forget_old(&mut self, now: Duration) {
         while self.ends.first().is_some_and(|(until, _)| *until <= now) {
-            if let Some((_, key)) = self.ends.pop_first() {
-                self.known.remove(&key);
-            }
+            self.forget_soonest();
         }
+    }
+
+    fn gave(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+
+    /// Whether there was one.
+    fn forget_soonest(&mut self) -> bool {
+        let Some((_, key)) = self.ends.pop_first() else {
+            return false;
+        };
+        if let Some(answer) = self.known.remove(&key) {
+            self.gave(answer_bytes(&key, &answer.found));
+        }
+        true
     }
 }
 
@@ -238,6 +311,30 @@ mod tests {
             cache.ask(START, &Key::name("n5"), 0) == Asked::Ask,
             "what ends first goes first"
         );
+    }
+
+    #[test]
+    fn memory_is_counted_and_given_back_and_what_ends_first_makes_room() {
+        let mut cache = Cache::default();
+        for number in 0..100_u32 {
+            let key = Key::name(&format!("{number:03}.{}", "x".repeat(100)));
+            cache.ask(START, &key, number);
+            cache.ask(START, &key, number + 1);
+            let asked = cache.bytes();
+            cache.give_up(&key, &number);
+            assert_eq!(asked - cache.bytes(), 4);
+            cache.answered(START, &key, &Outcome::Found(found(), 300 + number));
+        }
+        let full = cache.bytes();
+        assert!((100 * (104 + 17)..100 * 1_000).contains(&full), "{full}");
+        assert_eq!(cache.shrink_to(full / 2), full - cache.bytes());
+        assert_eq!(cache.sizes(), (50, 0));
+        let last = Key::name(&format!("099.{}", "x".repeat(100)));
+        assert!(matches!(cache.ask(START, &last, 0), Asked::Known(..)));
+        // Asked anew after its end, answered by silence.
+        assert!(cache.ask(after(10_000), &last, 0) == Asked::Ask);
+        cache.answered(after(10_000), &last, &Outcome::Silence);
+        assert_eq!((cache.bytes(), cache.shrink_to(0)), (0, 0));
     }
 
     #[test]

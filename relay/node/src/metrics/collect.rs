@@ -151,7 +151,8 @@ fn floods(text: &mut Exposition, tally: &Tally) {
         Kind::Counter,
         "Total number of bytes the OOM has freed by subsystem",
     )
-    .sample(&[("subsys", "cell")], tally.memory_bytes_reclaimed);
+    .sample(&[("subsys", "cell")], tally.memory_bytes_reclaimed)
+    .sample(&[("subsys", "dns")], tally.memory_dns_bytes_reclaimed);
     let mut family = text.family(
         "tor_relay_dos_total",
         Kind::Counter,

@@ -9,6 +9,7 @@ use mio::net::TcpStream;
 use mio::{Poll, Token, Waker};
 use relay_engine::Tally;
 use relay_engine::door::{Load, OnionAnswer, ShardId, Ticket};
+use relay_engine::dos::Post;
 use relay_engine::network::NetworkView;
 use relay_engine::settings::Settings;
 use relay_formats::facts::AccountingState;
@@ -70,19 +71,33 @@ pub enum Order {
     Stop,
 }
 
-/// A shard's letter box. Not bounded by itself: answers are bounded by the crypto pool's queue, cells by the engines'
+impl Order {
+    /// Memory that it takes while it waits.
+    fn bytes(&self) -> u64 {
+        let beside = match self {
+            Self::Carried { load, .. } => load.memory_bytes(),
+            Self::NameAnswered { key, outcome } => key.text_bytes() + outcome.text_bytes(),
+            _ => 0,
+        };
+        (size_of::<Self>() + beside) as u64
+    }
+}
+
+/// A shard's letter box. What lies in it counts against `MaxMemInQueues`. Not bounded by itself: answers are bounded by the crypto pool's queue, cells by the engines'
 /// credits, accepted connections by the limit on links; all other orders come from one supervisor at human speed, or from
 /// the few who may read the metrics at once.
 #[derive(Clone)]
 pub struct Mailbox {
     letters: Sender<Order>,
     bell: Arc<Bell>,
+    counted: Post,
 }
 
 /// The shard's own end of its letter box.
 pub(crate) struct Inbox {
     letters: Receiver<Order>,
     bell: Arc<Bell>,
+    counted: Post,
 }
 
 struct Bell {
@@ -92,11 +107,11 @@ struct Bell {
 }
 
 impl Mailbox {
-    /// A mailbox whose post wakes `poll` with `token`.
+    /// A mailbox whose post wakes `poll` with `token` and is counted by `counted`.
     ///
     /// # Errors
     /// The system has no descriptor left.
-    pub(crate) fn new(poll: &Poll, token: Token) -> std::io::Result<(Self, Inbox)> {
+    pub(crate) fn new(poll: &Poll, token: Token, counted: Post) -> std::io::Result<(Self, Inbox)> {
         let (sender, letters) = channel();
         let bell = Arc::new(Bell {
             waker: Waker::new(poll.registry(), token)?,
@@ -105,14 +120,20 @@ impl Mailbox {
         let inbox = Inbox {
             letters,
             bell: Arc::clone(&bell),
+            counted: counted.clone(),
         };
-        Ok((Self { letters: sender, bell }, inbox))
+        let letters = sender;
+        Ok((Self { letters, bell, counted }, inbox))
     }
 
     /// Leaves an order. A shard that has ended gets no post, and nobody minds.
     pub fn post(&self, order: Order) {
-        if self.letters.send(order).is_ok()
-            && !self.bell.rung.swap(true, Ordering::AcqRel)
+        // Before it can be taken.
+        let bytes = order.bytes();
+        self.counted.sent(bytes);
+        if self.letters.send(order).is_err() {
+            self.counted.taken(bytes);
+        } else if !self.bell.rung.swap(true, Ordering::AcqRel)
             && let Err(error) = self.bell.waker.wake()
         {
             tracing::warn!("Couldn't wake a shard: {error}");
@@ -127,6 +148,45 @@ impl Inbox {
     }
 
     pub(crate) fn next(&self) -> Option<Order> {
-        self.letters.try_recv().ok()
+        let order = self.letters.try_recv().ok()?;
+        self.counted.taken(order.bytes());
+        Some(order)
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        while self.next().is_some() {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use relay_engine::dos::Commons;
+
+    use super::*;
+
+    #[test]
+    fn post_counts_as_held_memory_until_it_is_read_or_nobody_is_left_to_read_it() {
+        let (poll, commons) = (Poll::new().unwrap(), Commons::new([0; 32]));
+        let (mailbox, inbox) = Mailbox::new(&poll, Token(0), commons.post()).unwrap();
+        let name = "a".repeat(200);
+        let outcome = Outcome::Silence;
+        mailbox.post(Order::Retire);
+        let empty = commons.held_bytes();
+        assert!(empty > 0);
+        mailbox.post(Order::NameAnswered {
+            key: Key::name(&name),
+            outcome,
+        });
+        assert!(commons.held_bytes() >= 2 * empty + 200);
+        assert!(matches!(inbox.next(), Some(Order::Retire)));
+        assert!(matches!(inbox.next(), Some(Order::NameAnswered { .. })));
+        assert_eq!(commons.held_bytes(), 0);
+
+        mailbox.post(Order::Retire);
+        drop(inbox);
+        mailbox.post(Order::Retire);
+        assert_eq!(commons.held_bytes(), 0);
     }
 }

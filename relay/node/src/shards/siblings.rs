@@ -63,9 +63,10 @@ impl Siblings {
     /// The system has no descriptor left.
     pub fn new(shards: NonZeroU16, places_max: usize) -> std::io::Result<(Arc<Self>, Vec<Berth>)> {
         let (mut siblings, mut berths) = (Vec::new(), Vec::new());
+        let commons = Commons::new(rand::random());
         for shard in (0..shards.get()).map(ShardId) {
             let poll = Poll::new()?;
-            let (mailbox, inbox) = Mailbox::new(&poll, WAKER)?;
+            let (mailbox, inbox) = Mailbox::new(&poll, WAKER, commons.post())?;
             siblings.push(Sibling {
                 mailbox,
                 links: AtomicUsize::new(0),
@@ -76,7 +77,7 @@ impl Siblings {
             shards: siblings,
             taken: AtomicUsize::new(0),
             places_max,
-            commons: Commons::new(rand::random()),
+            commons,
         };
         Ok((Arc::new(siblings), berths))
     }

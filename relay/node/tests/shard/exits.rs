@@ -9,8 +9,9 @@ use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Instant;
 
+use relay_engine::Tally;
 use relay_engine::network::NetworkView;
-use relay_engine::settings::StreamServices;
+use relay_engine::settings::{Defences, StreamServices};
 use relay_formats::exit_policy::{ExitPolicy, Options};
 use relay_node::exits::{Gate, Rules};
 use relay_node::shards::Order;
@@ -323,6 +324,47 @@ fn names_are_asked_for_once_and_lead_where_the_dns_says() {
     ] {
         assert_eq!(refusal(&mut visitor, name), reason, "{name}");
     }
+}
+
+/// What a relay has counted; when it says so, the round before is over.
+fn tally(exit: &Shard) -> Tally {
+    let (answer, counted) = tokio::sync::oneshot::channel();
+    exit.mailbox.post(Order::Count(answer));
+    counted.blocking_recv().unwrap()
+}
+
+#[test]
+fn what_the_dns_has_said_counts_as_memory_and_is_forgotten_when_that_is_short() {
+    let (resolver, asked) = dns_server::resolver(&[("exit.example", Record::A(Ipv4Addr::LOCALHOST))]);
+    let (mut visitor, shards) = visit(Place {
+        resolver: Some(resolver),
+        ..exit()
+    });
+    let (exit, (listener, address)) = (&shards[1], destination());
+    let target = format!("exit.example:{}", address.parse::<SocketAddr>().unwrap().port());
+    visitor.begin(1, &target);
+    assert_eq!(visitor.hears().1, Relay::CONNECTED);
+    let _first = accept(&listener);
+    assert_eq!(tally(exit).memory_dns_bytes_reclaimed, 0);
+    let held = exit.siblings.commons.held_bytes();
+    assert!((100..10_000).contains(&held), "{held}");
+
+    let limited = |queued_bytes_max| {
+        let defences = Defences {
+            queued_bytes_max,
+            ..Defences::default()
+        };
+        exit.mailbox.post(Order::Settings((exit.settings)(defences)));
+        tally(exit);
+        tally(exit).memory_dns_bytes_reclaimed
+    };
+    assert_eq!(limited(Some(100 * held)), 0, "there is room");
+    assert!(limited(Some(held + held / 8)) > 100);
+    assert!(exit.siblings.commons.held_bytes() < held);
+    limited(None);
+    visitor.begin(2, &target);
+    assert_eq!(visitor.hears().1, Relay::CONNECTED);
+    assert_eq!(asked.load(Ordering::Relaxed), 2, "it was forgotten");
 }
 
 #[test]

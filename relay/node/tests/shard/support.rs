@@ -98,6 +98,8 @@ pub(crate) struct Shard {
     pub(crate) news: Receiver<ShardNews>,
     pub(crate) address: SocketAddr,
     pub(crate) hop: Hop,
+    /// Its settings, with other defences.
+    pub(crate) settings: Box<dyn Fn(Defences) -> Arc<Settings>>,
 }
 
 impl Relay {
@@ -122,6 +124,22 @@ impl Relay {
         let (mut listeners, rules) = (vec![listener], Arc::new(self.rules));
         let rates = Arc::new(RateLimits::new(Instant::now(), limits));
         let resolver = self.resolver.unwrap_or_else(no_dns);
+        let services = self.services;
+        let settings = move |defences| {
+            Arc::new(Settings {
+                rsa_identity: keys.rsa_identity(),
+                ed25519_identity: keys.ed25519_identity,
+                advertised: vec![address],
+                onion_keys: vec![OnionKey {
+                    public: onion_key,
+                    secret: keys.onion.secret().clone(),
+                }],
+                extend_allow_private_addresses: true,
+                services: services.clone(),
+                defences,
+                extras: Extras::default(),
+            })
+        };
         for berth in berths {
             let tell = tell.clone();
             let start = ShardStart {
@@ -135,19 +153,7 @@ impl Relay {
                     sockets_max: self.sockets_max,
                 },
                 rates: Arc::clone(&rates),
-                settings: Arc::new(Settings {
-                    rsa_identity: keys.rsa_identity(),
-                    ed25519_identity: keys.ed25519_identity,
-                    advertised: vec![address],
-                    onion_keys: vec![OnionKey {
-                        public: onion_key,
-                        secret: keys.onion.secret().clone(),
-                    }],
-                    extend_allow_private_addresses: true,
-                    services: self.services.clone(),
-                    defences: Defences::default(),
-                    extras: Extras::default(),
-                }),
+                settings: settings(Defences::default()),
                 network: Arc::new(NetworkView::default()),
                 link_keys: Arc::new(LinkKeys::make(keys, None, SystemTime::now()).unwrap()),
                 pool: CryptoPool::start(1).unwrap(),
@@ -169,6 +175,7 @@ impl Relay {
                 onion_key,
                 address,
             },
+            settings: Box::new(settings),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! Bytes that this shard holds for peers outside the engine: sealed ones that a socket does not take, records that have
-//! not ended, and what directory streams have leased. They count against `MaxMemInQueues` like the engine's queues.
+//! not ended, what directory streams have leased, and answers of the DNS. They count against `MaxMemInQueues` like the
+//! engine's queues, and so does what lies in the mailboxes.
 
 use std::time::Duration;
 
@@ -36,10 +37,31 @@ impl Driver {
             ShardId(0) => self.start.directory.budget().spent(),
             _ => 0,
         };
-        self.held.set((self.link_bytes + leased) as u64);
+        let names = self.exits.cache_bytes();
+        self.held.set((self.link_bytes + leased + names) as u64);
+        self.forget_names(names);
         if self.look_at_held.is_none() && self.link_bytes > 0 {
             self.look_at_held = Some(self.now() + LOOK_EVERY);
         }
+    }
+
+    /// As C tor, answers of the DNS go that take more than a fifth of what may wait, until it is a tenth; here before any
+    /// circuit has to, when three quarters are used.
+    fn forget_names(&mut self, bytes: usize) {
+        let Some(most) = self.start.settings.defences.queued_bytes_max else {
+            return;
+        };
+        let share = most / u64::from(self.siblings.count().get());
+        if bytes as u64 > share / 5 && self.waiting_bytes() >= most / 4 * 3 {
+            self.exits
+                .forget_names(usize::try_from(share / 10).unwrap_or(usize::MAX));
+        }
+    }
+
+    /// What waits in all shards' queues and is held beside them.
+    fn waiting_bytes(&self) -> u64 {
+        let commons = &self.siblings.commons;
+        commons.queued_bytes().saturating_add(commons.held_bytes())
     }
 
     /// Ends links that take nothing, where three quarters of what may wait do so.
@@ -49,8 +71,7 @@ impl Driver {
             return;
         }
         self.look_at_held = None;
-        let (commons, defences) = (&self.siblings.commons, &self.start.settings.defences);
-        let waiting = commons.queued_bytes().saturating_add(commons.held_bytes());
+        let (waiting, defences) = (self.waiting_bytes(), &self.start.settings.defences);
         if defences.queued_bytes_max.is_none_or(|most| waiting < most / 4 * 3) {
             return;
         }

@@ -107,6 +107,9 @@ impl Driver {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        self.engine.tally()
+        Tally {
+            memory_dns_bytes_reclaimed: self.exits.forgotten_bytes,
+            ..self.engine.tally()
+        }
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Exits {
     pub(super) dry_reads: Dry<StreamId>,
     pub(super) dry_writes: Dry<StreamId>,
     buffer: Vec<u8>,
+    /// Of the cache's answers, when memory was short.
+    pub(super) forgotten_bytes: u64,
 }
 
 impl Exits {
@@ -79,7 +81,18 @@ impl Exits {
             dry_reads: Dry::default(),
             dry_writes: Dry::default(),
             buffer: vec![0; READ_BYTES_MAX],
+            forgotten_bytes: 0,
         }
+    }
+
+    /// Memory of what the DNS has said and is asked.
+    pub(super) fn cache_bytes(&self) -> usize {
+        self.cache.bytes()
+    }
+
+    /// Memory is short.
+    pub(super) fn forget_names(&mut self, bytes_max: usize) {
+        self.forgotten_bytes += self.cache.shrink_to(bytes_max) as u64;
     }
 
     /// Whether somebody has a turn due.
