@@ -22,6 +22,9 @@ const VICTIM: &str = "r2";
 const SERVICE: &str = "c3";
 const READER: &str = "c4";
 
+/// Streams that share a circuit, and its window.
+const STREAMS_A_CIRCUIT: usize = 4;
+
 /// Between two looks at memory and descriptors.
 const LOOK: Duration = Duration::from_secs(5);
 
@@ -164,8 +167,7 @@ fn told(network: &Network, endured: &Endured) -> Result<()> {
 fn fetch(path: [&str; 3], client: &str, bytes: u64, streams: usize) -> Fetch {
     Fetch {
         client: client.to_owned(),
-        // One each: where streams share a circuit, C tor's exit loses the last 16 kB of one now and then.
-        circuits: streams,
+        circuits: streams.div_ceil(STREAMS_A_CIRCUIT),
         patience: Duration::from_secs(120),
         // No guard flag is needed, and every hop is asked for everything that it speaks.
         pin: Pin::Control,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::circuits::Steered;
 use super::network::Network;
-use super::source::{Brake, Source, receive, send};
+use super::source::{ASK, Brake, Source, receive, send};
 use super::state::{Role, node_folder};
 use super::{SOCKS_PORT, observe};
 use crate::process::Known;
@@ -284,7 +284,10 @@ pub(super) fn stream_through(
     stream.set_nodelay(true)?;
     ask_socks(&mut stream, source.address()?)?;
     match direction {
-        Direction::Download => receive(&mut stream, bytes),
+        Direction::Download => {
+            stream.write_all(ASK).context("the client takes no bytes")?;
+            receive(&mut stream, bytes)
+        }
         Direction::Upload => {
             let digest = send(&mut stream, number as u64, bytes)?;
             // No half close: to C tor's client the end of an application's bytes is the end of the stream.

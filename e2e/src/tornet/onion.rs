@@ -10,7 +10,7 @@ use anyhow::{Context, ensure};
 use super::SOCKS_PORT;
 use super::control::Control;
 use super::network::Network;
-use super::source::{Brake, Source, receive};
+use super::source::{ASK, Brake, Source, receive};
 
 /// What stands behind the service: gives bytes to whoever connects.
 pub struct Site {
@@ -171,6 +171,7 @@ fn read_from(socks: SocketAddr, name: &str, bytes: u64, patience: Duration) -> a
         "the service was not reached: SOCKS code {:?}",
         reply.get(1)
     );
+    stream.write_all(ASK).context("the client takes no bytes")?;
     receive(&mut stream, bytes)
 }
 

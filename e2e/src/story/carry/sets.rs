@@ -47,7 +47,7 @@ pub(super) fn run(network: &Network, carried: &Carried, position: Position) -> C
 fn fetch(carried: &Carried, position: Position, bytes: u64, streams: usize) -> Fetch {
     Fetch {
         pin: carried.pin,
-        // A circuit each: where four shared one, C tor alone lost the end of a stream in one of 98 transfers of 32.
+        // A circuit each, so that each fills a window of its own.
         circuits: streams,
         // A slowest pace of half a MiB a second on a busy machine, and a minute for the circuits.
         patience: Duration::from_secs(60 + (bytes >> 19)),
