@@ -1,13 +1,14 @@
 //! `e2e fuzz`: libFuzzer against the targets of `relay/fuzz`, one after the other, and what they have learnt.
 //!
 //! ```text
-//! build (once) ─▶ for each target: search N minutes ─▶ table ─▶ --merge: the fewest inputs that reach as much go into the tree
+//! build (once) ─▶ for each target: search N minutes of CPU time ─▶ table ─▶ --merge: the fewest inputs that reach as much go into the tree
 //! ```
 //!
 //! What a search has learnt stays in `~/.cache/relayfleet/fuzz/corpus`, so that the next one goes on from there. A finding is
 //! kept beside it, and the run fails.
 
 mod merge;
+mod watch;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,9 +28,9 @@ const COVERAGE: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-l
 /// The options of `e2e fuzz`.
 #[derive(clap::Args)]
 pub struct Arguments {
-    /// Targets; all where none is named.
+    /// Targets, searched in this order; all where none is named.
     targets: Vec<String>,
-    /// How long each is searched.
+    /// Minutes of the search's own CPU time for each: on a busy machine it takes longer and finds as much.
     #[arg(long, default_value_t = 10)]
     minutes: u64,
     /// Afterwards, put the fewest inputs that reach as much into the tree, in the place of those that are there.
@@ -38,6 +39,7 @@ pub struct Arguments {
 }
 
 /// A target as the program lists it.
+#[derive(Clone)]
 struct Target {
     name: String,
     input_bytes_max: String,
@@ -75,9 +77,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let program = build()?;
     let targets = chosen(&program, &arguments.targets)?;
     let minutes = arguments.minutes;
-    say::step(format!("{} targets, {minutes} minutes each", targets.len()));
+    say::step(format!("{} targets, {minutes} minutes of CPU time each", targets.len()));
     let mut found = Vec::new();
-    say::plain("| target | executions | a second | wall s | CPU s | edges | features | inputs | findings |");
+    say::plain("| target | executions | a CPU second | CPU s | wall s | edges | features | inputs | findings |");
     say::plain("|---|---|---|---|---|---|---|---|---|");
     for target in &targets {
         let places = Places::of(target)?;
@@ -118,7 +120,7 @@ fn build() -> Result<PathBuf> {
 
 fn chosen(program: &Path, names: &[String]) -> Result<Vec<Target>> {
     let listed = output(command(program, ["-help=0"]).env_remove("RELAY_FUZZ_TARGET"))?;
-    let mut all: Vec<Target> = listed
+    let all: Vec<Target> = listed
         .lines()
         .filter_map(|line| line.split_once('\t'))
         .map(|(name, bytes)| Target {
@@ -130,16 +132,24 @@ fn chosen(program: &Path, names: &[String]) -> Result<Vec<Target>> {
         let known: Vec<&str> = all.iter().map(|target| target.name.as_str()).collect();
         bail!("no target `{unknown}`; there are: {}", known.join(" "));
     }
-    all.retain(|target| names.is_empty() || names.contains(&target.name));
-    Ok(all)
+    if names.is_empty() {
+        return Ok(all);
+    }
+    let of = |name: &String| all.iter().find(|target| target.name == *name).cloned();
+    Ok(names.iter().filter_map(of).collect())
 }
 
 /// The program for one target, with what all its uses have in common.
 fn fuzzer(program: &Path, target: &Target) -> Command {
     let mut fuzzer = command(program, [format!("-max_len={}", target.input_bytes_max)]);
-    // A story takes milliseconds; one that takes a minute does more work than its bytes are worth. 1 GiB is far more than
-    // any needs.
-    fuzzer.args(["-timeout=60", "-rss_limit_mb=1024", "-malloc_limit_mb=512"]);
+    // The program itself and `watch` say what is too slow, by CPU time; libFuzzer's clock is the wall's, where one who may be
+    // paused or starved of CPU has no say. 1 GiB is far more than any needs.
+    fuzzer.args([
+        "-timeout=36000",
+        "-report_slow_units=36000",
+        "-rss_limit_mb=1024",
+        "-malloc_limit_mb=512",
+    ]);
     fuzzer.env("RELAY_FUZZ_TARGET", &target.name);
     fuzzer
 }
@@ -166,9 +176,9 @@ impl Row {
             inputs,
             findings,
         } = self;
-        let rate = *executions as f64 / wall_seconds.max(1.0);
+        let rate = *executions as f64 / cpu_seconds.max(1.0);
         format!(
-            "| {name} | {executions} | {rate:.0} | {wall_seconds:.0} | {cpu_seconds:.0} | {edges} | {features} | {inputs} | {findings} |"
+            "| {name} | {executions} | {rate:.0} | {cpu_seconds:.0} | {wall_seconds:.0} | {edges} | {features} | {inputs} | {findings} |"
         )
     }
 }
@@ -179,21 +189,18 @@ fn search(program: &Path, target: &Target, places: &Places, seconds: u64) -> Res
     let mut artifacts = std::ffi::OsString::from("-artifact_prefix=");
     artifacts.push(prefix);
     let mut fuzzer = fuzzer(program, target);
-    fuzzer
-        .arg(format!("-max_total_time={seconds}"))
-        .arg("-print_final_stats=1")
-        .arg(artifacts);
+    fuzzer.arg("-print_final_stats=1").arg(artifacts);
     let words = repository().join("relay/fuzz/words").join(&target.name);
     if words.exists() {
         fuzzer.arg(format!("-dict={}", words.display()));
     }
     fuzzer.args([&places.corpus, &places.tree]);
-    let (began, cpu_before) = (std::time::Instant::now(), children_cpu_seconds());
-    let ended = logged(&mut fuzzer, &places.log);
+    let began = std::time::Instant::now();
+    let ended = watch::until_spent(&mut fuzzer, &places.log, seconds as f64)?;
     let said = String::from_utf8_lossy(&fs::read(&places.log)?).into_owned();
     let findings = fs::read_dir(&places.findings)?.count();
     if findings == 0 {
-        ended?;
+        ended.well?;
     }
     let last = said
         .lines()
@@ -203,7 +210,7 @@ fn search(program: &Path, target: &Target, places: &Places, seconds: u64) -> Res
     Ok(Row {
         executions: number_after(&said, "stat::number_of_executed_units:"),
         wall_seconds: began.elapsed().as_secs_f64(),
-        cpu_seconds: children_cpu_seconds() - cpu_before,
+        cpu_seconds: ended.cpu_seconds,
         edges: number_after(last, " cov: "),
         features: number_after(last, " ft: "),
         inputs: number_after(last, " corp: "),
@@ -216,20 +223,6 @@ fn number_after(text: &str, word: &str) -> u64 {
     let rest = text.rsplit_once(word).map_or("", |(_, rest)| rest.trim_start());
     let digits = rest.split(|character: char| !character.is_ascii_digit()).next();
     digits.and_then(|digits| digits.parse().ok()).unwrap_or(0)
-}
-
-/// CPU time of all our children that have ended.
-fn children_cpu_seconds() -> f64 {
-    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
-    let behind_name = text.rsplit_once(") ").map_or("", |(_, rest)| rest);
-    // proc(5): cutime and cstime are the fields 16 and 17; the third one follows the name.
-    let ticks: u64 = behind_name
-        .split(' ')
-        .skip(13)
-        .take(2)
-        .filter_map(|field| field.parse::<u64>().ok())
-        .sum();
-    ticks as f64 / rustix::param::clock_ticks_per_second() as f64
 }
 
 #[cfg(test)]

@@ -3,6 +3,12 @@
 
 use std::sync::LazyLock;
 
+use rustix::time::{ClockId, clock_gettime};
+
+/// CPU time that one input may cost: some milliseconds are usual. Counted here, as libFuzzer's own limit counts a busy
+/// machine's delays too. An input that never ends is noticed by `e2e fuzz`.
+const INPUT_CPU_SECONDS_MAX: i64 = 10;
+
 static TARGET: LazyLock<&'static relay_fuzz::Target> = LazyLock::new(|| {
     let Ok(name) = std::env::var("RELAY_FUZZ_TARGET") else {
         list();
@@ -23,4 +29,9 @@ fn list() {
 }
 
 // The first story makes keys and tables; that is not the fault of its input.
-libfuzzer_sys::fuzz_target!(init: (TARGET.run)(&[]), |data: &[u8]| (TARGET.run)(data));
+libfuzzer_sys::fuzz_target!(init: (TARGET.run)(&[]), |data: &[u8]| {
+    let before = clock_gettime(ClockId::ProcessCPUTime);
+    (TARGET.run)(data);
+    let spent = clock_gettime(ClockId::ProcessCPUTime) - before;
+    assert!(spent.tv_sec < INPUT_CPU_SECONDS_MAX, "this input cost {} s of CPU time", spent.tv_sec);
+});
