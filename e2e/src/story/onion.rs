@@ -1,14 +1,17 @@
 //! An onion service of C tor's, reached by C tor's client, while every relay that it needs is ours: introduction points,
-//! rendezvous points and directories.
+//! rendezvous points and directories, and the middles that pad the client's circuits to them.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
 use super::neighbours::{self, Program};
+use crate::command::await_yes;
 use crate::say;
 use crate::tornet::onion::Site;
+use crate::tornet::padding::{self, Padded};
 use crate::tornet::{Network, Slot, Spec, spec};
 
 /// Ours. An onion service's circuits have up to four hops before the last one, all different, from either side.
@@ -20,6 +23,9 @@ const CLIENT: &str = "c1";
 
 /// Until the service is reached for the first time: it must upload its descriptor before.
 const FIRST: Duration = Duration::from_secs(120);
+
+/// Until the last circuits have had their padding, which takes a tenth of a second where nobody is busy.
+const PADDED: Duration = Duration::from_secs(20);
 
 /// How much.
 #[derive(Debug, Clone, clap::Args)]
@@ -59,6 +65,8 @@ pub fn tell(onions: &Onions) -> Result<()> {
         // A service introduces itself only once its tor has built a circuit of its own accord.
         torrc.push((node.to_owned(), "__DisablePredictedCircuits 0".to_owned()));
     }
+    let (line, padding_log) = padding::told_in(&folder, CLIENT);
+    torrc.push((CLIENT.to_owned(), line));
     for authority in ["a1", "a2", "a3"] {
         let mut add = |line: String| torrc.push((authority.to_owned(), line));
         add(format!("TestingDirAuthVoteHSDir {}", of_ours.join(",")));
@@ -76,7 +84,7 @@ pub fn tell(onions: &Onions) -> Result<()> {
             ..Spec::default()
         },
     )?;
-    match told(&network, onions, &ours) {
+    match told(&network, onions, &ours).and_then(|()| padded(&padding_log)) {
         Ok(()) => Network::down(&folder),
         Err(error) => {
             Network::stop(&folder)?;
@@ -126,6 +134,51 @@ fn told(network: &Network, onions: &Onions, ours: &[String]) -> Result<()> {
     )?;
     let names: Vec<&str> = ours.iter().map(String::as_str).collect();
     neighbours::listen(network, &names)
+}
+
+/// Whether a circuit had all that its machine has.
+type IsWhole = fn(&Padded) -> bool;
+
+/// Whether circuits of both kinds were padded to their end, and no middle refused. Fewer than fetches: C tor heeds NEWNYM every
+/// 10 seconds only, so quick fetches share a rendezvous.
+fn padded(log: &Path) -> Result<()> {
+    // C tor draws 7 to 9 for an introduction (10 is beyond what it can draw), and one for a rendezvous.
+    let introduced: IsWhole = |circuit| (7..=9).contains(&circuit.came) && circuit.ended > 0;
+    let met: IsWhole = |circuit| (circuit.sent, circuit.came) == (1, 1);
+    let kinds = [
+        (padding::INTRODUCTION, "introductions", introduced),
+        (padding::RENDEZVOUS, "rendezvous", met),
+    ];
+    let of = |kind: &str| -> Result<Vec<Padded>> {
+        let circuits = padding::read(log)?.into_values();
+        Ok(circuits
+            .filter(|circuit| circuit.machine == kind && circuit.asked > 0)
+            .collect())
+    };
+    for (machine, name, is_whole) in kinds {
+        let whole = |circuits: &[Padded]| circuits.iter().filter(|one| is_whole(one)).count();
+        let all = || of(machine).is_ok_and(|circuits| !circuits.is_empty() && whole(&circuits) == circuits.len());
+        // A circuit that ends early keeps the others from nothing.
+        let _ = await_yes("padding", PADDED, all);
+        let circuits = of(machine)?;
+        let sum = |of: fn(&Padded) -> u32| circuits.iter().map(of).sum::<u32>();
+        let refused = sum(|one| one.refused);
+        say::step(format!(
+            "padding of {name} ({machine}): {} circuits asked our middles for it, {refused} were refused, {} had all; DROP cells: \
+             {} by the client, {} by our middles; {} ends told",
+            circuits.len(),
+            whole(&circuits),
+            sum(|one| one.sent),
+            sum(|one| one.came),
+            sum(|one| one.ended),
+        ));
+        ensure!(refused == 0, "a middle refused the padding machine of {name}");
+        ensure!(
+            whole(&circuits) * 2 > circuits.len(),
+            "too few circuits had the padding of {name}: {circuits:?}"
+        );
+    }
+    Ok(())
 }
 
 fn check(network: &Network, what: &str, found: &BTreeSet<String>, ours: &[String]) -> Result<()> {

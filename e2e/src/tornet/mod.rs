@@ -25,6 +25,7 @@ mod network;
 pub mod newcomer;
 pub mod observe;
 pub mod onion;
+pub mod padding;
 pub mod quota;
 mod source;
 pub mod spec;

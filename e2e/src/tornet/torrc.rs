@@ -119,8 +119,7 @@ fn client(torrc: &mut Torrc, node: &Node) {
         // After six failures tor launches nothing until this is over.
         .set("NewCircuitPeriod", 1)
         .set("MaxClientCircuitsPending", 1024)
-        .set("ConnectionPadding", 0)
-        .set("CircuitPadding", 0);
+        .set("ConnectionPadding", 0);
 }
 
 fn relay(torrc: &mut Torrc, node: &Node) {

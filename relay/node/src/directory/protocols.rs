@@ -14,6 +14,9 @@ const SPOKEN: &str =
 /// What hangs on torrc `ConfluxEnabled`.
 const WITH_CONFLUX: &str = "Conflux=1";
 
+/// What hangs on torrc `CircuitPadding`.
+const WITH_PADDING: &str = "Padding=2";
+
 /// What hangs on torrc `DirCache`.
 const WITH_CACHE: &str = "DirCache=2 HSDir=2";
 
@@ -22,6 +25,7 @@ pub fn spoken(config: &Config) -> String {
     let by_choice = [
         (config.directory.cache, WITH_CACHE),
         (config.extras.conflux != Some(false), WITH_CONFLUX),
+        (config.extras.circuit_padding, WITH_PADDING),
     ];
     let chosen = by_choice.iter().filter(|(chosen, _)| *chosen);
     let mut all: Vec<&str> = SPOKEN
@@ -91,7 +95,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.strip_prefix("| `")?.split('`').next());
         let documented: Vec<&str> = rows.collect();
-        let all = [SPOKEN, WITH_CACHE, WITH_CONFLUX];
+        let all = [SPOKEN, WITH_CACHE, WITH_CONFLUX, WITH_PADDING];
         let mut spoken: Vec<&str> = all.iter().flat_map(|words| words.split(' ')).collect();
         spoken.sort_unstable();
         assert_eq!(documented, spoken);
