@@ -9,6 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use relay_formats::fingerprint::RsaIdentity;
 use relay_wire::relay_cells::EndReason;
 use relay_wire::stream::Answer;
 
@@ -220,6 +221,8 @@ pub enum Effect {
     Opened {
         /// Which session.
         channel: ChannelId,
+        /// The relay that the peer has proven to be; none where it has proven nothing, as clients do.
+        relay: Option<RsaIdentity>,
     },
     /// End the session after what `written` holds for it has gone out. `ChannelDown` follows.
     Close {

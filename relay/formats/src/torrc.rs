@@ -150,7 +150,7 @@ pub struct Torrc {
     pub tls_certificate_lifetime: Option<Duration>,
     /// `DirAuthority` lines; empty means the public network's.
     pub dir_authorities: Vec<DirAuthority>,
-    /// `Bandwidth*`, `RelayBandwidth*`, `MaxAdvertisedBandwidth`.
+    /// `Bandwidth*`, `RelayBandwidth*`, `MaxAdvertisedBandwidth`, `PerConnBW*`.
     pub bandwidth: Bandwidth,
     /// `CountPrivateBandwidth`: peers in private networks are held to `bandwidth` too. 1 in a testing network unless told
     /// otherwise.
@@ -207,6 +207,17 @@ pub struct Bandwidth {
     pub relayed: Option<RelayedBandwidth>,
     /// `MaxAdvertisedBandwidth`.
     pub advertised_max: u64,
+    /// `PerConnBWRate` and `PerConnBWBurst`.
+    pub link: LinkBandwidth,
+}
+
+/// What each link may move whose peer is no relay of the consensus, each way.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkBandwidth {
+    /// `PerConnBWRate`: 1 to 2 GiB - 1; without one (0) the consensus says it.
+    pub bytes_per_second_max: Option<u64>,
+    /// `PerConnBWBurst`, which may be below the rate; without one (0) the consensus says it.
+    pub bytes_burst_max: Option<u64>,
 }
 
 /// The part of [`Bandwidth`] for relayed traffic.

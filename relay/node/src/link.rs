@@ -8,9 +8,11 @@ use std::time::Duration;
 use mio::net::TcpStream;
 use relay_engine::door::AttemptId;
 use relay_engine::settings::{InitiatorCredentials, ResponderCredentials};
+use relay_formats::fingerprint::RsaIdentity;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::metrics::counters::{Began, OpenConnection};
+use crate::rate::links::LinkBuckets;
 use crate::shards::Place;
 use crate::tls::Session;
 use crate::traffic::Traffic;
@@ -46,6 +48,15 @@ pub enum Stage {
     Closing,
 }
 
+/// Who a peer has proven to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Proven {
+    /// Nobody, as clients do.
+    Nobody,
+    /// The relay of this identity, whether or not the consensus knows it.
+    Relay(RsaIdentity),
+}
+
 /// One connection to a client or relay.
 pub struct Link {
     /// The socket.
@@ -60,6 +71,10 @@ pub struct Link {
     pub peer: SocketAddr,
     /// Where its bytes are counted.
     pub traffic: Arc<Traffic>,
+    /// Who the peer is, once the link handshake is through.
+    pub proven: Option<Proven>,
+    /// What it may move, beside the relay's own rate; none where that is all that holds it.
+    pub buckets: Option<Box<LinkBuckets>>,
     /// Held for as long as it is one of the relay's links.
     pub _place: Place,
     /// Its place among the open connections.

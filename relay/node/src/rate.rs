@@ -9,8 +9,13 @@ use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use relay_engine::flow::TokenBucket;
+use relay_engine::network::Parameters;
 use relay_formats::exit_policy::private_networks;
 use relay_formats::torrc::Bandwidth;
+
+pub mod links;
+
+use links::LinkLimit;
 
 /// How often the buckets are refilled, as C tor does by default (`TokenBucketRefillInterval`).
 pub const REFILL_EVERY: Duration = Duration::from_millis(100);
@@ -55,6 +60,7 @@ pub struct RateLimits {
 }
 
 struct Buckets {
+    bandwidth: Bandwidth,
     count_private: bool,
     read: Pair,
     write: Pair,
@@ -125,6 +131,7 @@ impl RateLimits {
     /// Full buckets. All times told later count from `born`.
     pub fn new(born: Instant, limits: Limits) -> Self {
         let buckets = Buckets {
+            bandwidth: limits.bandwidth,
             count_private: limits.count_private,
             read: Pair::new(limits.bandwidth),
             write: Pair::new(limits.bandwidth),
@@ -145,6 +152,7 @@ impl RateLimits {
     pub fn change(&self, now: Instant, limits: Limits) {
         let now = self.step(now);
         let mut buckets = self.buckets();
+        buckets.bandwidth = limits.bandwidth;
         buckets.count_private = limits.count_private;
         buckets.read.adjust(now, limits.bandwidth);
         buckets.write.adjust(now, limits.bandwidth);
@@ -252,8 +260,13 @@ impl RateLimits {
         }
     }
 
-    /// The last refill at or before `now`, counted from `born`.
-    fn step(&self, now: Instant) -> Duration {
+    /// What a link may move whose peer is no relay of the consensus; none where the relay's own rate alone holds it.
+    pub fn link_limit(&self, parameters: &Parameters) -> Option<LinkLimit> {
+        LinkLimit::of(&self.buckets().bandwidth, parameters)
+    }
+
+    /// The last refill at or before `now`, counted from `born`: the time of all buckets.
+    pub fn step(&self, now: Instant) -> Duration {
         let passed = now.saturating_duration_since(self.born);
         let steps = passed.as_millis() / REFILL_EVERY.as_millis();
         REFILL_EVERY.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
@@ -365,7 +378,7 @@ impl Purse {
 mod tests {
     use std::net::Ipv4Addr;
 
-    use relay_formats::torrc::RelayedBandwidth;
+    use relay_formats::torrc::{LinkBandwidth, RelayedBandwidth};
 
     use super::*;
 
@@ -380,6 +393,7 @@ mod tests {
                 bytes_burst_max: burst,
                 relayed: None,
                 advertised_max: 1 << 30,
+                link: LinkBandwidth::default(),
             },
             count_private: false,
         }

@@ -368,6 +368,7 @@ impl Engine {
             self.tally.channels_client_open += 1;
         }
         channel.last_needed = now.steady;
+        let relay = peer.as_ref().map(|peer| peer.rsa());
         channel.link = Some(Box::new(Link {
             version,
             peer,
@@ -378,7 +379,7 @@ impl Engine {
             reachability_reported: false,
         }));
         let (attempt, id) = (channel.attempt, channel.id);
-        outbox.effects.push(Effect::Opened { channel: id });
+        outbox.effects.push(Effect::Opened { channel: id, relay });
         self.arm(key, now);
         if let Some(attempt) = attempt {
             self.attempt_succeeded(now, attempt, key, outbox);

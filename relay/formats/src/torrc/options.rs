@@ -105,7 +105,7 @@ const TABLE: &[(Fate, &str)] = &[
         KeyDirectory Log MaxAdvertisedBandwidth MaxConsensusAgeForDiffs MaxHSDirCacheBytes
         MyFamily Nickname NumCPUs OfflineMasterKey ORPort
         OutboundBindAddress
-        OutboundBindAddressExit OutboundBindAddressOR PublishServerDescriptor ReducedExitPolicy ReevaluateExitPolicy
+        OutboundBindAddressExit OutboundBindAddressOR PerConnBWBurst PerConnBWRate PublishServerDescriptor ReducedExitPolicy ReevaluateExitPolicy
         RefuseUnknownExits RelayBandwidthBurst RelayBandwidthRate ServerDNSAllowBrokenConfig
         ServerDNSAllowNonRFC953Hostnames ServerDNSDetectHijacking ServerDNSRandomizeCase ServerDNSResolvConfFile ServerDNSSearchDomains ServerDNSTestAddresses
         ShutdownWaitLength SigningKeyLifetime SSLKeyLifetime TestingTorNetwork User",
@@ -218,7 +218,7 @@ const TABLE: &[(Fate, &str)] = &[
     ),
     (
         Fate::OffOnly("this limit is not built yet"),
-        "PerConnBWBurst PerConnBWRate ConstrainedSockets",
+        "ConstrainedSockets",
     ),
     (
         Fate::OffOnly("this statistic is not built yet"),

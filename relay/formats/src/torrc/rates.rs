@@ -1,7 +1,7 @@
 //! `BandwidthRate` and its kin, with the rules that C tor has between them (`relay_config.c`).
 
 use super::reading::Reading;
-use super::{Bandwidth, RelayedBandwidth, TorrcError, values};
+use super::{Bandwidth, LinkBandwidth, RelayedBandwidth, TorrcError, values};
 
 /// Least rate of a relay (C tor, `RELAY_REQUIRED_MIN_BANDWIDTH`), bytes a second.
 const RATE_MIN: u64 = 75 * 1024;
@@ -17,6 +17,10 @@ impl Reading {
         let relay_rate = amount("RelayBandwidthRate").filter(|rate| *rate > 0);
         let relay_burst = amount("RelayBandwidthBurst").filter(|burst| *burst > 0);
         let advertised_max = amount("MaxAdvertisedBandwidth").unwrap_or(GIGABYTE);
+        let link = LinkBandwidth {
+            bytes_per_second_max: amount("PerConnBWRate").filter(|rate| *rate > 0),
+            bytes_burst_max: amount("PerConnBWBurst").filter(|burst| *burst > 0),
+        };
 
         self.floor("BandwidthRate", rate, RATE_MIN);
         self.floor("RelayBandwidthRate", relay_rate, RATE_MIN);
@@ -47,6 +51,7 @@ impl Reading {
             bytes_burst_max: burst.unwrap_or(GIGABYTE).max(least_burst),
             relayed,
             advertised_max,
+            link,
         };
         let Bandwidth {
             bytes_per_second_max,

@@ -92,7 +92,7 @@ fn what_is_not_built_is_refused_unless_it_is_off() {
         "HiddenServiceDir /x",
         "RunAsDaemon 1",
         "ServerTransportPlugin obfs4 exec /x",
-        "PerConnBWRate 1 MB",
+        "ConstrainedSockets 1",
     ] {
         let told = complaints(on);
         assert!(

@@ -13,6 +13,7 @@ use relay_engine::Tally;
 use relay_engine::network::NetworkView;
 use relay_engine::settings::{Defences, StreamServices};
 use relay_formats::exit_policy::{ExitPolicy, Options};
+use relay_formats::torrc::LinkBandwidth;
 use relay_node::exits::{Gate, Rules};
 use relay_node::shards::Order;
 use relay_wire::relay_cells::{EndReason, RelayCommand as Relay, V0_DATA_BYTES_MAX};
@@ -511,23 +512,45 @@ fn a_hundred_streams_at_once_each_get_their_own_bytes_back() {
 #[test]
 fn torrcs_bandwidth_slows_streams_and_loses_nothing() {
     let rate = 512 * 1024;
-    let (mut visitor, _shards) = visit(Place {
+    let place = Place {
         bytes_per_second_max: rate,
         ..exit()
-    });
+    };
+    let (bytes, took) = there_and_back(place, 450);
+    // Each byte goes in twice and out twice, and the burst is one second's.
+    let least = 2.0 * bytes as f64 / rate as f64 - 1.0;
+    assert!(took > 0.8 * least, "{took} s, but {least} s is as fast as it may be");
+}
+
+#[test]
+fn a_link_of_a_peer_that_the_consensus_lacks_is_held_to_a_rate_of_its_own() {
+    let (rate, burst) = (64 * 1024, 16 * 1024);
+    let link = LinkBandwidth {
+        bytes_per_second_max: Some(rate),
+        bytes_burst_max: Some(burst),
+    };
+    let (bytes, took) = there_and_back(Place { link, ..exit() }, 150);
+    // In over the link, then out over it; what the destination hears and says is no matter of a link's.
+    let least = 2.0 * (bytes as f64 - burst as f64) / rate as f64;
+    assert!(took > 0.8 * least, "{took} s, but {least} s is as fast as it may be");
+}
+
+/// Bytes that a destination hears and says again over an exit, so many cells of them, and how many seconds it took.
+fn there_and_back(place: Place, cells: u32) -> (usize, f64) {
+    let (mut visitor, _shards) = visit(place);
     let (listener, address) = destination();
     visitor.begin(1, &address);
     visitor.hears();
     let mut destination = accept(&listener);
     let begun = Instant::now();
     let echo = thread::spawn(move || {
-        let mut heard = vec![0; 450 * V0_DATA_BYTES_MAX];
+        let mut heard = vec![0; cells as usize * V0_DATA_BYTES_MAX];
         destination.read_exact(&mut heard).unwrap();
         destination.write_all(&heard).unwrap();
         heard
     });
     let mut said = Vec::new();
-    for cell in 0..450_u32 {
+    for cell in 0..cells {
         let part: Vec<u8> = (0..V0_DATA_BYTES_MAX as u32).map(|at| (at * 7 + cell) as u8).collect();
         visitor.say(1, Relay::DATA, &part);
         said.extend(part);
@@ -541,10 +564,7 @@ fn torrcs_bandwidth_slows_streams_and_loses_nothing() {
         }
     }
     assert!(echo.join().unwrap() == said && heard == said);
-    // Each byte goes in twice and out twice, and the burst is one second's.
-    let least = 2.0 * said.len() as f64 / rate as f64 - 1.0;
-    let took = begun.elapsed().as_secs_f64();
-    assert!(took > 0.8 * least, "{took} s, but {least} s is as fast as it may be");
+    (said.len(), begun.elapsed().as_secs_f64())
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use relay_engine::network::NetworkView;
 use relay_engine::settings::{Defences, Extras, OnionKey, Settings, StreamServices};
 use relay_formats::exit_policy::ExitPolicy;
-use relay_formats::torrc::{Bandwidth, ServerDns};
+use relay_formats::torrc::{Bandwidth, LinkBandwidth, ServerDns};
 use relay_node::crypto_pool::CryptoPool;
 use relay_node::dns::resolver::Resolver;
 use relay_node::exits::{Gate, Rules};
@@ -58,6 +58,7 @@ pub(crate) struct Relay {
     pub(crate) sockets_max: usize,
     /// Rate and burst.
     pub(crate) bytes_per_second_max: u64,
+    pub(crate) link: LinkBandwidth,
     pub(crate) services: StreamServices,
     pub(crate) rules: Rules,
     pub(crate) resolver: Option<Resolver>,
@@ -73,6 +74,7 @@ impl Default for Relay {
             half_open_max: 10,
             sockets_max: 0,
             bytes_per_second_max: 1 << 30,
+            link: LinkBandwidth::default(),
             services: StreamServices::default(),
             rules: rules(ExitPolicy::reject_all()),
             resolver: None,
@@ -113,6 +115,7 @@ impl Relay {
             bytes_burst_max: self.bytes_per_second_max,
             relayed: None,
             advertised_max: self.bytes_per_second_max,
+            link: self.link,
         };
         let limits = Limits {
             bandwidth,

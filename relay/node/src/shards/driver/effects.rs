@@ -50,7 +50,7 @@ impl Driver {
                     self.to_write.push(channel);
                 }
             }
-            Effect::Opened { channel } => self.opened(channel),
+            Effect::Opened { channel, relay } => self.opened(channel, relay),
             Effect::Close { channel } => self.close(channel),
             Effect::Report(report) => {
                 // Full or gone: the directory part lags behind or has ended; its news is not worth a wait.

@@ -1,9 +1,8 @@
 //! Links that end: by the engine's wish, by the peer, by a deadline.
 
-use std::time::Instant;
-
 use relay_engine::door::{ChannelId, Input};
 
+use super::pacing::spend;
 use super::{CLOSING_TIME_MAX, Driver, WRITE_BYTES_MAX};
 use crate::link::{Beginner, Stage};
 use crate::rate::Way;
@@ -30,8 +29,7 @@ impl Driver {
             if link.session.seal(&self.outbox.written, &mut self.sealed).is_err() || link.write(&self.sealed).is_err() {
                 break;
             }
-            let (now, bytes) = (Instant::now(), self.sealed.len());
-            self.start.rates.take(now, Way::Write, link.peer.ip(), bytes);
+            spend(&self.start.rates, link, Way::Write, self.sealed.len());
         }
         let deadline = self.now() + CLOSING_TIME_MAX;
         self.settle(name);

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use mio::net::TcpListener;
 use mio::{Interest, Token};
 use relay_engine::door::{AttemptId, ChannelId, Input};
+use relay_formats::fingerprint::RsaIdentity;
 
 use super::{ACCEPT_PAUSE, ACCEPTS_IN_A_TURN, Driver, HANDSHAKE_TIME_MAX};
-use crate::link::{self, Beginner, Link, Stage};
+use crate::link::{self, Beginner, Link, Proven, Stage};
 use crate::metrics::counters::Kind;
 use crate::shards::{Order, Place};
 use crate::tls::Session;
@@ -102,8 +103,12 @@ impl Driver {
     }
 
     /// The link handshake is through.
-    pub(super) fn opened(&mut self, name: ChannelId) {
+    pub(super) fn opened(&mut self, name: ChannelId, relay: Option<RsaIdentity>) {
         self.settle(name);
+        if let Some(link) = self.links.get_mut(&name) {
+            link.proven = Some(relay.map_or(Proven::Nobody, Proven::Relay));
+            self.limit_link(name);
+        }
     }
 
     /// The link has no deadline any more, and stands in nobody's way.
@@ -165,6 +170,8 @@ impl Driver {
             stage,
             peer,
             traffic,
+            proven: None,
+            buckets: None,
             _place: place,
             deadline: Some(deadline),
             wants: false,

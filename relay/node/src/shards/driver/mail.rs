@@ -18,8 +18,13 @@ impl Driver {
                 Order::Settings(settings) => {
                     self.start.settings = Arc::clone(&settings);
                     self.tell(Input::Settings(settings));
+                    self.limit_links();
                 }
-                Order::Network(network) => self.tell(Input::Network(network)),
+                Order::Network(network) => {
+                    self.start.network = Arc::clone(&network);
+                    self.tell(Input::Network(network));
+                    self.limit_links();
+                }
                 Order::LinkKeys(keys) => self.start.link_keys = keys,
                 Order::OnionAnswered { ticket, answer } => self.tell(Input::OnionAnswered { ticket, answer }),
                 Order::ExitRules(rules) => self.use_exit_rules(rules),

@@ -1,4 +1,4 @@
-//! Torrc's bandwidth: who may move bytes now, and who waits for the next refill.
+//! The bandwidth of torrc and consensus: who may move bytes now, and who waits for the next refill.
 
 use std::collections::HashSet;
 use std::hash::Hash;
@@ -6,9 +6,12 @@ use std::mem;
 use std::time::Instant;
 
 use relay_engine::door::ChannelId;
+use relay_engine::network::NetworkView;
 
-use super::Driver;
-use crate::rate::Way;
+use super::{Driver, ShardStart};
+use crate::link::{Link, Proven};
+use crate::rate::links::LinkBuckets;
+use crate::rate::{RateLimits, Way};
 
 /// Who waits for the next refill, in the order in which they came, each once.
 pub(super) struct Dry<N> {
@@ -39,11 +42,33 @@ impl<N: Copy + Eq + Hash> Dry<N> {
     }
 }
 
+/// Counts what a link has moved.
+pub(super) fn spend(rates: &RateLimits, link: &mut Link, way: Way, bytes: usize) {
+    let now = Instant::now();
+    rates.take(now, way, link.peer.ip(), bytes);
+    if let Some(own) = &mut link.buckets {
+        own.take(rates.step(now), way, bytes);
+    }
+}
+
+/// Whether a peer is no relay that the consensus lists (C tor, `connection_or_digest_is_known_relay`).
+fn is_stranger(proven: Proven, network: &NetworkView) -> bool {
+    match proven {
+        Proven::Nobody => true,
+        Proven::Relay(identity) => !network.relays.contains_key(&identity),
+    }
+}
+
 impl Driver {
     /// Bytes that this link may move now. None: it has been put among those that wait.
     pub(super) fn share(&mut self, name: ChannelId, way: Way, bytes_max: usize) -> Option<usize> {
-        let (now, peer) = (Instant::now(), self.links.get(&name)?.peer.ip());
-        let share = self.start.rates.share(now, way, peer, bytes_max);
+        let (now, link) = (Instant::now(), self.links.get_mut(&name)?);
+        let (rates, own) = (&self.start.rates, link.buckets.as_mut());
+        let share = rates.share(now, way, link.peer.ip(), bytes_max);
+        let share = share.and_then(|share| match own {
+            Some(own) => own.share(rates.step(now), way, share),
+            None => Some(share),
+        });
         if share.is_none() {
             match way {
                 Way::Read => self.dry_reads.add(name),
@@ -52,6 +77,27 @@ impl Driver {
             self.note_drought(now);
         }
         share
+    }
+
+    /// After a new torrc or consensus: gives each link the limit of its own that it is to have now.
+    pub(super) fn limit_links(&mut self) {
+        let names: Vec<ChannelId> = self.links.keys().copied().collect();
+        names.into_iter().for_each(|name| self.limit_link(name));
+    }
+
+    /// Gives a link whose handshake is through the limit of its own that it is to have.
+    pub(super) fn limit_link(&mut self, name: ChannelId) {
+        let ShardStart { rates, network, .. } = &self.start;
+        let Some(link) = self.links.get_mut(&name) else { return };
+        let Some(proven) = link.proven else { return };
+        let limit = rates
+            .link_limit(&network.parameters)
+            .filter(|_| is_stranger(proven, network));
+        let now = rates.step(Instant::now());
+        match (&mut link.buckets, limit) {
+            (Some(buckets), Some(limit)) => buckets.adjust(now, limit),
+            (buckets, limit) => *buckets = limit.map(|limit| Box::new(LinkBuckets::new(limit))),
+        }
     }
 
     /// Somebody waits for the next refill.

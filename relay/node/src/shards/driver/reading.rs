@@ -2,10 +2,10 @@
 
 use std::mem;
 use std::sync::Arc;
-use std::time::Instant;
 
 use relay_engine::door::{ChannelFacts, ChannelId, Input, Role};
 
+use super::pacing::spend;
 use super::{Driver, READ_BYTES_MAX};
 use crate::link::{Beginner, Incoming, Stage};
 use crate::rate::Way;
@@ -43,7 +43,7 @@ impl Driver {
         let room = self.cipher.get_mut(held..held + share).unwrap_or_default();
         let length = match link.read(room) {
             Ok(Incoming::Bytes(length, more)) => {
-                self.start.rates.take(Instant::now(), Way::Read, link.peer.ip(), length);
+                spend(&self.start.rates, link, Way::Read, length);
                 if more {
                     self.to_read.push(name);
                 }
@@ -62,10 +62,7 @@ impl Driver {
         let cipher = self.cipher.get_mut(..length).unwrap_or_default();
         let progress = link.session.receive(cipher, &mut plain, &mut sealed);
         let written = if sealed.is_empty() { Ok(()) } else { link.write(&sealed) };
-        let answered = sealed.len();
-        self.start
-            .rates
-            .take(Instant::now(), Way::Write, link.peer.ip(), answered);
+        spend(&self.start.rates, link, Way::Write, sealed.len());
         let just_up = link.stage == Stage::Handshaking && progress.as_ref().is_ok_and(|progress| progress.established);
         if just_up {
             self.raise(name);

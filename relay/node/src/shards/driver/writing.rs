@@ -1,10 +1,10 @@
 //! Links that have something to write.
 
 use std::mem;
-use std::time::Instant;
 
 use relay_engine::door::{ChannelId, Input};
 
+use super::pacing::spend;
 use super::{Driver, WRITE_BYTES_MAX, WRITES_IN_A_TURN};
 use crate::link::Stage;
 use crate::rate::Way;
@@ -62,8 +62,7 @@ impl Driver {
             if more {
                 self.sealed.clear();
                 ok = link.session.seal(&plain, &mut self.sealed).is_ok() && link.write(&self.sealed).is_ok();
-                let (now, bytes) = (Instant::now(), self.sealed.len());
-                self.start.rates.take(now, Way::Write, link.peer.ip(), bytes);
+                spend(&self.start.rates, link, Way::Write, self.sealed.len());
             }
         }
         self.outbox.written = plain;
