@@ -144,6 +144,8 @@ impl Stage {
                 command: program.command(),
             }],
             torrc,
+            // Queues of onionskins then are full before a machine's memory is (param-spec; 1,750 ms without it).
+            parameters: vec!["MaxOnionQueueDelay=500".to_owned()],
             ..Spec::default()
         }
     }

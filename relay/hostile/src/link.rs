@@ -34,6 +34,9 @@ pub struct Link {
     tls: ClientConnection,
     socket: TcpStream,
     inbox: Vec<u8>,
+    /// Bytes at the inbox's beginning that were taken: they go when they are half of it, so that a flood of answers costs no more
+    /// a cell than a few do.
+    taken: usize,
     /// Whether circuit ids are read with four bytes.
     pub wide: bool,
     closed: bool,
@@ -59,6 +62,7 @@ impl Link {
             tls,
             socket,
             inbox: Vec::new(),
+            taken: 0,
             wide: false,
             closed: false,
             next_circuit: 0x8000_0001,
@@ -184,7 +188,8 @@ impl Link {
 
     fn take(&mut self) -> Option<Cell> {
         let width = if self.wide { 4 } else { 2 };
-        let (id, rest) = self.inbox.split_at_checked(width)?;
+        let waiting = self.inbox.get(self.taken..)?;
+        let (id, rest) = waiting.split_at_checked(width)?;
         let circuit = id.iter().fold(0, |id, byte| id << 8 | u32::from(*byte));
         let (command, rest) = rest.split_first()?;
         let command = *command;
@@ -194,8 +199,12 @@ impl Link {
         } else {
             (crate::cells::BODY_BYTES, width + 1)
         };
-        let body = self.inbox.get(header..header + length)?.to_vec();
-        self.inbox.drain(..header + length);
+        let body = waiting.get(header..header + length)?.to_vec();
+        self.taken += header + length;
+        if self.taken * 2 >= self.inbox.len() {
+            self.inbox.drain(..self.taken);
+            self.taken = 0;
+        }
         if command == command::VERSIONS {
             self.wide = true;
         }

@@ -277,3 +277,58 @@ impl RelayLinks {
         self.0.get(rsa).into_iter().flatten().copied()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::hash::BuildHasher;
+
+    use super::*;
+    use crate::stream::Desk;
+
+    fn channel() -> Channel {
+        let peer = SocketAddr::from(([127, 0, 0, 1], 9));
+        Channel::new(ChannelId(1), peer, None, Duration::ZERO)
+    }
+
+    /// How many of these ids share the fullest of as many places, as a table takes them from the hash's lower and upper bits.
+    fn fullest(hasher: &impl BuildHasher, ids: impl Iterator<Item = u32>) -> usize {
+        let hashes: Vec<u64> = ids.map(|id| hasher.hash_one(id)).collect();
+        let places = hashes.len().next_power_of_two() as u64;
+        let worst = |place: &dyn Fn(u64) -> u64| {
+            let mut load: BTreeMap<u64, usize> = BTreeMap::new();
+            hashes
+                .iter()
+                .for_each(|hash| *load.entry(place(*hash)).or_default() += 1);
+            load.into_values().max().unwrap_or(0)
+        };
+        worst(&|hash| hash % places).max(worst(&|hash| hash >> (64 - places.ilog2())))
+    }
+
+    /// A peer chooses its circuits' ids and a client its streams'; who knew the hash would fill one place of the table.
+    #[test]
+    fn ids_chosen_to_collide_meet_a_hash_whose_key_nobody_knows() {
+        let (one, other) = (channel(), channel());
+        let of_circuits = [one.circuits.hasher(), other.circuits.hasher()];
+        let (first, second) = (Desk::new(None), Desk::new(None));
+        let of_streams = [first.by_number.hasher(), second.by_number.hasher()];
+        for [hasher, another] in [of_circuits, of_streams] {
+            let differ = (0..64_u32)
+                .filter(|id| hasher.hash_one(id) != another.hash_one(id))
+                .count();
+            assert_eq!(differ, 64, "each table has a key of its own");
+            // Alike below, alike above, multiples of what a multiplying hash folds away, and all in a row.
+            let patterns: [fn(u32) -> u32; 4] = [
+                |number| 0x8000_0000 | (number << 16) | 0x5a5a,
+                |number| 0x8000_0000 | number,
+                |number| 0x8000_0000 | number.wrapping_mul(0x9e37_79b9).rotate_left(5),
+                |number| number << 4,
+            ];
+            for pattern in patterns {
+                let load = fullest(hasher, (0..4_096).map(pattern));
+                // Thrown by dice, 4,096 into as many places, the fullest has 6 to 9.
+                assert!(load <= 16, "{load} ids in one place");
+            }
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Rows 2 to 6: too much of what is allowed. Only answers are counted here; memory and honest clients' share are judged by
+//! Rows 2 to 6 and 33: too much of what is allowed. Only answers are counted here; memory and honest clients' share are judged by
 //! the stories of floods.
 
 use std::collections::HashMap;
@@ -15,8 +15,15 @@ use crate::talk::{How, Said, Talk, create2};
 
 /// CREATE_FAST and DESTROY in turn.
 const CHURN: u32 = 20_000;
-/// Onionskins at once.
+/// Onionskins at once, few enough for every queue.
 const ONIONSKINS: u32 = 3_000;
+/// More onionskins than can be answered in the time that the network of the story allows (`MaxOnionQueueDelay`).
+const ONIONSKIN_FLOOD: u32 = 30_000;
+/// Circuits that are open at once, for ids that are chosen: as many as differ in their upper half alone.
+const CHOSEN: u32 = 30_000;
+/// How much longer chosen ids may take than others: what collides costs a hundred times as much, what a busy machine does
+/// to a second's work is less than this.
+const CHOSEN_SLOWER_MAX: f64 = 3.0;
 
 pub(super) const PROBES: &[Probe] = &[
     same(2, "create-and-destroy-in-turn", churn, "alive"),
@@ -54,6 +61,19 @@ pub(super) const PROBES: &[Probe] = &[
         "about 300 RESOLVED, the others RESOLVED(error)",
     ),
     same(6, "onionskins-on-one-link", onionskins, "every one answered"),
+    differs(
+        6,
+        "onionskins-beyond-the-queue",
+        onionskin_flood,
+        "some made, the others refused with RESOURCELIMIT; a stranger meanwhile: made or \
+         some made, the others refused with RESOURCELIMIT; a stranger meanwhile: RESOURCELIMIT or \
+         some made, not all others answered; a stranger meanwhile: made or \
+         some made, not all others answered; a stranger meanwhile: RESOURCELIMIT",
+        "some made, the others refused with RESOURCELIMIT; a stranger meanwhile: made",
+        "links take turns, so a flood waits for itself; C tor has one line for all, and holds some DESTROYs back until the link has \
+         other cells",
+    ),
+    same(33, "circuit-ids-chosen-to-collide", chosen_ids, "no slower than others"),
 ];
 
 fn churn(scene: &Scene) -> Result<Answer> {
@@ -229,4 +249,87 @@ fn onionskins(scene: &Scene) -> Result<Answer> {
         format!("{created} made, {refused} refused, {answers:?}")
     };
     Ok(Answer::with(said, figures))
+}
+
+/// A queue that is bounded by time: what would wait too long is refused at once, and whoever has asked for little is served.
+fn onionskin_flood(scene: &Scene) -> Result<Answer> {
+    let mut stranger = Link::open(scene, scene.fresh_source())?;
+    let mut link = Link::open(scene, scene.fresh_source())?;
+    let (_, body) = create2(&scene.target, How::Ntor)?;
+    let bytes: Vec<u8> = (0..ONIONSKIN_FLOOD)
+        .flat_map(|number| fixed(0x9000_0000 + number, command::CREATE2, &body))
+        .collect();
+    let began = Instant::now();
+    link.send_much(&bytes);
+    stranger.send(&fixed(0x9000_0000, command::CREATE2, &body));
+    let answers = count(&mut stranger, 1, scene.patience);
+    let served = match answers.keys().next().map(String::as_str) {
+        Some("CREATED2") => "made",
+        Some(other) => other,
+        None => "silent",
+    };
+    let waited = began.elapsed().as_secs_f64();
+    let mut answers = count(&mut link, ONIONSKIN_FLOOD, scene.patience / 2);
+    let created = answers.remove("CREATED2").unwrap_or_default();
+    let refused = answers.remove("RESOURCELIMIT").unwrap_or_default();
+    let figures =
+        format!("{created} made, {refused} refused of {ONIONSKIN_FLOOD}; the stranger's answer after {waited:.1} s");
+    let flood = match (created, refused) {
+        _ if !answers.is_empty() => format!("{answers:?}"),
+        (51.., 1..) if created + refused == ONIONSKIN_FLOOD => {
+            "some made, the others refused with RESOURCELIMIT".to_owned()
+        }
+        (51.., 1..) => "some made, not all others answered".to_owned(),
+        _ => format!("{created} made, {refused} refused"),
+    };
+    Ok(Answer::with(
+        format!("{flood}; a stranger meanwhile: {served}"),
+        figures,
+    ))
+}
+
+/// Circuits whose ids have the lower 16 bits in common, and such whose ids are one after the other, both ways three times in turn:
+/// the quickest of each counts. With a table that takes its places from an id's lower bits, each of the first looks through
+/// all before it.
+fn chosen_ids(scene: &Scene) -> Result<Answer> {
+    let one_after_the_other = |number: u32| 0xa000_0000 + number;
+    let alike_below = |number: u32| 0x8000_0000 | (number << 16) | 0x5a5a;
+    let (mut plain, mut chosen) = (f64::MAX, f64::MAX);
+    for _ in 0..3 {
+        plain = plain.min(open_and_close(scene, one_after_the_other)?);
+        chosen = chosen.min(open_and_close(scene, alike_below)?);
+        if chosen <= plain * CHOSEN_SLOWER_MAX {
+            break;
+        }
+    }
+    let figures = format!("{CHOSEN} circuits in {chosen:.1} s, others in {plain:.1} s");
+    let said = match chosen <= plain * CHOSEN_SLOWER_MAX {
+        true => "no slower than others",
+        false => "slower than others",
+    };
+    Ok(Answer::with(said, figures))
+}
+
+/// Seconds that it takes until so many circuits are open and closed again.
+fn open_and_close(scene: &Scene, id: impl Fn(u32) -> u32) -> Result<f64> {
+    let mut link = Link::open(scene, scene.fresh_source())?;
+    let cells = |command: u8, body: &[u8]| -> Vec<u8> {
+        (0..CHOSEN)
+            .flat_map(|number| fixed(id(number), command, body))
+            .collect()
+    };
+    let (create, destroy) = (cells(command::CREATE_FAST, &[3; 20]), cells(command::DESTROY, &[0]));
+    let began = Instant::now();
+    link.send_much(&create);
+    let created = count(&mut link, CHOSEN, 4 * scene.patience)
+        .remove("CREATED_FAST")
+        .unwrap_or_default();
+    if created != CHOSEN {
+        bail!("{created} of {CHOSEN} circuits were made");
+    }
+    link.send_much(&destroy);
+    if !link.is_alive(4 * scene.patience) {
+        bail!("the link did not survive");
+    }
+    Ok(began.elapsed().as_secs_f64())
 }

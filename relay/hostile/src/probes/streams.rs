@@ -1,16 +1,36 @@
 //! Rows 21, 22 and 23: streams that are not there any more, that never were, and BEGIN in every wrong form.
 
-use anyhow::Result;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
 
 use super::{all_alike, one_hop, two_hops};
 use crate::catalog::{Answer, Probe, differs, same};
-use crate::cells::{DATA_BYTES_MAX, relay};
+use crate::cells::{DATA_BYTES_MAX, command, relay};
 use crate::scene::Scene;
-use crate::talk::{How, Talk};
+use crate::talk::{How, Said, Talk};
+
+/// Streams that are begun and ended in one breath: no more than a circuit's allowance where each asks for a name.
+const HALF_OPEN: u16 = 250;
+/// And where each is a directory stream, of which a circuit has any number.
+const HALF_OPEN_DIRECTORY: u16 = 20_000;
 
 pub(super) const PROBES: &[Probe] = &[
     same(21, "data-and-sendme-of-unknown-streams", unknown_streams, "ignored"),
     same(21, "late-cells-of-an-ended-stream", late, "ignored"),
+    // Late DATA counts in the circuit's window like any other: hence a SENDME for each hundred.
+    same(
+        21,
+        "ended-while-its-name-is-looked-up",
+        ended_while_looked_up,
+        "SENDME, SENDME",
+    ),
+    same(
+        21,
+        "half-open-streams-in-great-number",
+        in_great_number,
+        "a SENDME for each hundred DATA, else ignored",
+    ),
     differs(
         21,
         "end-without-a-reason",
@@ -54,6 +74,91 @@ fn late(scene: &Scene) -> Result<Answer> {
         talk.say(relay::SENDME, stream, &[]);
     }
     Ok(talk.verdict().into())
+}
+
+/// A BEGIN whose name takes its time, an END at once, and late cells; then the answer comes for streams that have gone.
+fn ended_while_looked_up(scene: &Scene) -> Result<Answer> {
+    let names = scene.names.as_ref().context("the target asks no name server of ours")?;
+    let name = format!("slow.{:08x}.10-0-0-1.hostile.test", rand::random::<u32>());
+    let mut talk = Talk::behind(scene, How::Ntor)?;
+    let mut cells = Vec::new();
+    for stream in 1..=HALF_OPEN {
+        let begin = format!("{name}:80\0");
+        cells.extend(talk.sealed(command::RELAY, relay::BEGIN, stream, begin.as_bytes()));
+        for (late, data) in [
+            (relay::END, &[6][..]),
+            (relay::DATA, &[1; 100]),
+            (relay::SENDME, &[]),
+            (relay::END, &[6]),
+        ] {
+            cells.extend(talk.sealed(command::RELAY, late, stream, data));
+        }
+    }
+    talk.link.send_much(&cells);
+    let end = Instant::now() + scene.patience;
+    while names.asked(&name) == 0 && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // The answers to both questions.
+    std::thread::sleep(Duration::from_millis(900));
+    let said = talk.verdict();
+    Ok(Answer::with(
+        said,
+        format!("{HALF_OPEN} streams, {} questions", names.asked(&name)),
+    ))
+}
+
+/// So many records of streams that have ended would be a queue that nobody bounds.
+fn in_great_number(scene: &Scene) -> Result<Answer> {
+    let mut talk = Talk::begin(scene, How::Ntor)?;
+    let began = Instant::now();
+    let (mut connected, mut acknowledged) = (0_u16, 0_u16);
+    for hundred in 0..HALF_OPEN_DIRECTORY / 100 {
+        let mut cells = Vec::new();
+        for number in 1..=100 {
+            let stream = hundred * 100 + number;
+            cells.extend(talk.sealed(command::RELAY, relay::BEGIN_DIR, stream, &[]));
+            for (late, data) in [(relay::END, &[6][..]), (relay::DATA, &[1; 100]), (relay::SENDME, &[])] {
+                cells.extend(talk.sealed(command::RELAY, late, stream, data));
+            }
+        }
+        talk.link.send_much(&cells);
+        // C tor says CONNECTED before it reads the END, ours after: nothing.
+        while acknowledged <= hundred {
+            let said = talk.hear(scene.patience);
+            match said {
+                Some(Said::Message {
+                    command: relay::CONNECTED,
+                    ..
+                }) => connected += 1,
+                Some(Said::Message {
+                    command: relay::SENDME,
+                    stream: 0,
+                    ..
+                }) => acknowledged += 1,
+                other => {
+                    let words = other.map_or_else(|| "silent".to_owned(), |said| said.words());
+                    return Ok(Answer::with(
+                        words,
+                        format!("after {connected} CONNECTED, {acknowledged} SENDME"),
+                    ));
+                }
+            }
+        }
+    }
+    let figures = format!(
+        "{HALF_OPEN_DIRECTORY} streams, {connected} CONNECTED, {:.1} s",
+        began.elapsed().as_secs_f64()
+    );
+    // The last CONNECTEDs may still be under way.
+    let after = match talk.verdict() {
+        after if after.split(", ").all(|word| word == "CONNECTED") => "ignored".to_owned(),
+        after => after,
+    };
+    Ok(Answer::with(
+        format!("a SENDME for each hundred DATA, else {after}"),
+        figures,
+    ))
 }
 
 fn malformed(scene: &Scene) -> Result<Answer> {
