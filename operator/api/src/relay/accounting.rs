@@ -17,7 +17,8 @@ pub struct Accounting {
     /// The amount for one interval (AccountingMax), with its unit: `500GB` (1000-based) or `10TiB` (1024-based).
     pub max: ByteSize,
 
-    /// Which bytes are counted (AccountingRule).
+    /// Which bytes are counted (AccountingRule). `Max`, the default: the greater of bytes read and bytes written. `Sum`: both
+    /// together. `In`: bytes read. `Out`: bytes written.
     #[serde(default)]
     pub rule: AccountingRule,
 

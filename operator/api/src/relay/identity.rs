@@ -14,10 +14,7 @@ use crate::days::Days;
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Identity {
-    /// `Operator`: the Ed25519 master key stays in the operator's namespace; the pod gets a signing key that the operator
-    /// renews while the relay runs. `InPod`: the pod has the master key, as C tor's relays do. Without it, `Operator` for
-    /// our relay and `InPod` for C tor, which cannot take a new signing key while it runs. Keys that exist are never
-    /// moved: to change this for a relay that has some is refused.
+    /// Who keeps the master key; without it, what the engine can do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub custody: Option<Custody>,
 
@@ -41,7 +38,12 @@ impl Default for Identity {
     }
 }
 
-/// Who keeps the master key.
+// Definitions say of an optional field what stands at its type, not at the field.
+
+/// Who keeps the Ed25519 master key. `Operator`: it stays in the operator's namespace; the pod gets a signing key that the
+/// operator renews while the relay runs. `InPod`: the pod has the master key, as C tor's relays do. Without it, `Operator`
+/// for our relay and `InPod` for C tor, which cannot take a new signing key while it runs. Keys that exist are never moved: where it
+/// says something else than how they are kept, nothing is started (condition IdentityBound, reason WrongCustody).
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 pub enum Custody {
     /// The operator, in its own namespace.

@@ -5,7 +5,10 @@ use serde::{Deserialize, Serialize};
 
 use super::RelaySpec;
 
-/// Whether the relay runs.
+// Definitions say of an optional field what stands at its type, not at the field: so all that a person must know stands here.
+
+/// Whether the relay runs. `Running`, the default. `Stopped`: the operator asks the pod to end and makes no other, while
+/// keys, volume and Service stay; `Running` brings the same relay back.
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
 pub enum RunState {
     /// It runs.
@@ -15,7 +18,10 @@ pub enum RunState {
     Stopped,
 }
 
-/// What becomes of keys and volume when the Relay is deleted.
+/// What becomes of keys and volume when the Relay is deleted. `Retain`, the default: they stay, and a Relay of the same name
+/// takes them up again. `Delete`: they are deleted once the pod has ended, and nobody can ever be this relay again, unless
+/// there is a backup. `Delete` needs the relay's fingerprint in `deletionConfirmation`, and the chart's
+/// `rbac.deleteIdentities: true`.
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, Default, JsonSchema)]
 pub enum DeletionPolicy {
     /// They stay, and a Relay of the same name takes them up again.

@@ -76,7 +76,10 @@ use status::RelayStatus;
 #[x_kube(validation = rules::exit_of_exits())]
 #[serde(rename_all = "camelCase")]
 pub struct RelaySpec {
-    /// What the relay does in the network.
+    /// What the relay does in the network; all pass circuits on. `Guard`: takes clients in, once the authorities trust the
+    /// relay with it; they alone say who is a guard, and the network sees no difference to `Middle`. `Middle`: no more than
+    /// that. `Exit`: lets streams out of the network, where `exit` allows it. `Bridge`, an entry that no public list names,
+    /// is refused: it is not built yet.
     #[x_kube(validation = rules::role_is_built())]
     pub role: Role,
 
@@ -133,7 +136,8 @@ pub struct RelaySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub image: Option<Image>,
 
-    /// Which program runs the relay.
+    /// Which program runs the relay; both read the same torrc and the same key files. `Builtin`, the default: Relayfleet's own
+    /// relay, which takes up most changes while it runs. `Tor`: C tor, which is started anew for every change.
     #[serde(default)]
     pub engine: Engine,
 
@@ -153,12 +157,11 @@ pub struct RelaySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub paused: Option<bool>,
 
-    /// `Running`, the default, or `Stopped`: no pod, while keys, volume and Service stay.
+    /// Whether the relay runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<RunState>,
 
-    /// What becomes of keys and volume when the Relay is deleted: `Retain`, the default, or `Delete`, which
-    /// `deletionConfirmation` must confirm.
+    /// What becomes of keys and volume when the Relay is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
 
@@ -288,7 +291,8 @@ pub struct Image {
     pub pull_policy: Option<PullPolicy>,
 }
 
-/// When a node fetches an image.
+/// When a node fetches the image. `Always`: at every start. `IfNotPresent`: if it has none. `Never`: the image must be there.
+/// Without it Kubernetes decides by the tag: `Always` for `latest` and for none, `IfNotPresent` for others.
 #[derive(Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq, JsonSchema)]
 pub enum PullPolicy {
     /// At every start.

@@ -15,7 +15,9 @@ pub struct RelayStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
 
-    /// `Ready`, `IdentityBound`, `ConfigAccepted`, `Updated`, `Fenced` and, of our own relay, `InConsensus`, `IdentityConflict` and `Overloaded`: whether, since when, why, and what to do.
+    /// `Ready`, `IdentityBound`, `SigningKeyFresh`, `ConfigAccepted`, `Updated`, `Fenced`, `SourceKept` and, of our own relay,
+    /// `InConsensus`, `IdentityConflict` and `Overloaded`: whether, since when, why, and what to do. Of the last two True is
+    /// bad.
     #[serde(default)]
     #[x_kube(merge_strategy = ListMerge::Map(vec!["type".to_owned()]))]
     pub conditions: Vec<Condition>,

@@ -89,7 +89,9 @@ pub struct RelayTemplate {
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct SetUpdate {
-    /// What a relay must have reached before the next one's pod may be replaced.
+    /// What a relay must have reached before the next one's pod may be replaced. `Listening`, the default: its ORPort takes
+    /// connections. `Published`: it has told the authorities of itself since it started. `InConsensus`: the consensus lists
+    /// it as running.
     #[serde(default)]
     pub gate: Gate,
 
