@@ -19,12 +19,12 @@ export PATH="${CARGO_HOME:-${HOME:-/root}/.cargo}/bin:$PATH:/usr/local/sbin:/usr
 GO_MINOR_MIN=25
 GO_PINNED=1.26.6
 
-# What the parts need: Rust's linker and the C parts of crates; containers; network; the Tor network; images and keys.
+# What the parts need: Rust's linker and the C parts of crates; containers; network; the Tor network; images, keys and metrics.
 PACKAGES=(
   gcc g++ libc6-dev make cmake clang pkg-config git ca-certificates
   containerd runc containernetworking-plugins
   iproute2 nftables iptables kmod procps util-linux mount
-  tor openssl busybox-static
+  tor openssl busybox-static prometheus
 )
 
 trap 'echo >&2; step "interrupted"; exit 130' INT TERM

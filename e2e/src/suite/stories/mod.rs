@@ -15,6 +15,7 @@ mod scale;
 mod search;
 mod standing;
 mod upgrade;
+mod watched;
 
 use anyhow::{Context, Result};
 
@@ -40,7 +41,7 @@ pub enum Form {
 }
 
 /// Stories on the running demo: a name to choose it by, its moral, and how it goes.
-const ON_THE_DEMO: [(&str, &str, Story); 12] = [
+const ON_THE_DEMO: [(&str, &str, Story); 13] = [
     (
         "strict",
         "our relays' pods run under the strictest Pod Security",
@@ -50,6 +51,11 @@ const ON_THE_DEMO: [(&str, &str, Story); 12] = [
         "pod",
         "a pod deleted by hand comes back as the same relay",
         fleet::a_deleted_pod_is_the_same_relay_again,
+    ),
+    (
+        "watched",
+        "a Prometheus finds the fleet by the chart's monitors, every dashboard has its data, and alerts fire when they should",
+        watched::a_prometheus_sees_the_fleet,
     ),
     (
         "scale",

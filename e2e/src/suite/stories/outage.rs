@@ -189,7 +189,8 @@ fn make_short_key(demo: &Demo, relay: &Relay, folder: &Path) -> Result<[Vec<u8>;
     Ok([fs::read(keys.join(SIGNING[0]))?, fs::read(keys.join(SIGNING[1]))?])
 }
 
-fn scale_operator(demo: &Demo, replicas: u8) -> Result<()> {
+/// To none, and waits until it is gone; or to more.
+pub(super) fn scale_operator(demo: &Demo, replicas: u8) -> Result<()> {
     let (name, asked) = (
         format!("deployment/{}", operator::RELEASE),
         format!("--replicas={replicas}"),
