@@ -29,8 +29,10 @@ pub const TAG_BYTES: usize = 16;
 pub const KEY_BYTES: usize = 80;
 
 const RIGHT_BYTES: usize = BODY_BYTES - TAG_BYTES;
-/// chain ‖ command ‖ right, in whole blocks.
-const TWEAK_BYTES: usize = (TAG_BYTES + 1 + RIGHT_BYTES).next_multiple_of(TAG_BYTES);
+/// What POLYVAL takes at once: four blocks.
+const WIDE_BYTES: usize = 4 * TAG_BYTES;
+/// Of command ‖ right, what lies between the first and the last four blocks of the tweak.
+const MIDDLE_BYTES: usize = (1 + RIGHT_BYTES + TAG_BYTES).next_multiple_of(WIDE_BYTES) - 2 * WIDE_BYTES;
 const UIV_KEY_BYTES: usize = 64;
 
 /// What authenticates a cell that travelled: SENDMEs name it.
@@ -50,11 +52,17 @@ impl Hash {
         Self(Polyval::new(key.into()))
     }
 
-    /// POLYVAL over `data`, zero-padded to whole blocks.
+    /// Takes another key in place of this one, which leaves nothing of it to be wiped.
     #[inline]
-    fn of(&self, data: &[u8]) -> Tag {
+    fn rekey(&mut self, key: &Tag) {
+        self.0 = Polyval::new(key.into());
+    }
+
+    /// POLYVAL over whole blocks, which may lie in several places.
+    #[inline]
+    fn of<const N: usize>(&self, pieces: [&[u8]; N]) -> Tag {
         let mut hash = self.0.clone();
-        hash.update_padded(data);
+        pieces.into_iter().for_each(|blocks| hash.update_padded(blocks));
         hash.finalize().into()
     }
 }
@@ -86,33 +94,48 @@ impl Uiv {
         }
     }
 
-    /// POLYVAL over chain ‖ command ‖ right: 510 bytes, zero-padded to whole blocks.
-    fn mask(&self, chain: &Tag, command: u8, right: &[u8]) -> Tag {
-        // With its padding, so that all blocks are hashed four at a time.
-        let mut tweak = [0_u8; TWEAK_BYTES];
-        let (head, rest) = tweak.split_at_mut(TAG_BYTES);
-        head.copy_from_slice(chain);
-        if let Some((first, rest)) = rest.split_first_mut() {
+    /// New keys in place of these. Made anew and moved here, it would be copied and the old one wiped: for a relay that ends a
+    /// circuit that is a fifth of each cell.
+    fn rekey(&mut self, keys: &[u8; UIV_KEY_BYTES]) {
+        let [et_block, et_hash, prf_block, prf_hash] = quarters(keys);
+        self.et_block = Aes128Enc::new(&et_block.into());
+        self.et_hash.rekey(&et_hash);
+        self.prf_block = Aes128Enc::new(&prf_block.into());
+        self.prf_hash.rekey(&prf_hash);
+    }
+
+    /// POLYVAL over chain ‖ command ‖ right: 510 bytes, zero-padded to whole blocks. What lies in `body` before `right` is
+    /// lost: the command takes its last place, so that the greater part is hashed where it lies.
+    #[inline]
+    fn mask(&self, chain: &Tag, command: u8, body: &mut Body) -> Tag {
+        let (_, tweak) = body.split_at_mut(TAG_BYTES - 1);
+        if let Some(first) = tweak.first_mut() {
             *first = command;
-            if let Some(room) = rest.get_mut(..right.len()) {
-                room.copy_from_slice(right);
-            }
         }
-        self.et_hash.of(&tweak)
+        // The chain and what completes four blocks; 24 blocks; the rest, padded to four: all are hashed four at a time.
+        let (start, rest) = tweak.split_at(WIDE_BYTES - TAG_BYTES);
+        let (middle, end) = rest.split_at(MIDDLE_BYTES);
+        let (mut first, mut last) = ([0; WIDE_BYTES], [0; WIDE_BYTES]);
+        let (head, behind) = first.split_at_mut(TAG_BYTES);
+        head.copy_from_slice(chain);
+        behind.copy_from_slice(start);
+        last.split_at_mut(end.len()).0.copy_from_slice(end);
+        self.et_hash.of([&first, middle, &last])
     }
 
     /// The PRF's stream, XORed onto `data`. A cell takes 31 blocks of it, so the stream for new keys begins behind them.
     fn prf(&self, seed: &Tag, blocks_skipped: u8, data: &mut [u8]) {
-        let mut start = self.prf_hash.of(seed);
+        let mut start = self.prf_hash.of([seed]);
         start[TAG_BYTES - 1] = (start[TAG_BYTES - 1] & 0xc0) + blocks_skipped;
         let core = CtrCore::inner_iv_init(&self.prf_block, &start.into());
         Ctr128BE::from_core(core).apply_keystream(data);
     }
 
     fn encrypt(&self, chain: &Tag, command: u8, body: &mut Body) {
+        let plain = tag_of(body);
+        let mask = self.mask(chain, command, body);
         let (left, right) = body.split_at_mut(TAG_BYTES);
-        let mask = self.mask(chain, command, right);
-        let mut block = xor(left, &mask);
+        let mut block = xor(&plain, &mask);
         self.et_block.encrypt_block((&mut block).into());
         let block = xor(&block, &mask);
         left.copy_from_slice(&block);
@@ -170,7 +193,7 @@ impl Direction {
         let (uiv, nonce) = keys.split_at(UIV_KEY_BYTES);
         let mut fixed = Zeroizing::new([0; UIV_KEY_BYTES]);
         fixed.copy_from_slice(uiv);
-        self.uiv = Uiv::new(&fixed);
+        self.uiv.rekey(&fixed);
         self.nonce.copy_from_slice(nonce);
     }
 

@@ -29,10 +29,10 @@ impl Layer {
         let (left, right) = body.split_at_mut(TAG_BYTES);
         let mut block = xor(left, &[0; TAG_BYTES]);
         self.uiv.prf(&block, CELL_STREAM, right);
-        let mask = self.uiv.mask(&self.chain, command, right);
+        let mask = self.uiv.mask(&self.chain, command, body);
         block = xor(&block, &mask);
         self.et_block.decrypt_block((&mut block).into());
-        left.copy_from_slice(&xor(&block, &mask));
+        body.split_at_mut(TAG_BYTES).0.copy_from_slice(&xor(&block, &mask));
     }
 
     /// Puts this layer on a cell that goes on behind its hop.

@@ -85,7 +85,9 @@ pub(in crate::crypto) fn block_vectors() -> usize {
             false => (&row[4], &row[3]),
         };
         let uiv = Uiv::new(&keys);
-        let mask = uiv.mask(&tweak[..16].try_into().unwrap(), tweak[16], &tweak[17..]);
+        let mut cell = [0; BODY_BYTES];
+        cell[TAG_BYTES..].copy_from_slice(&tweak[17..]);
+        let mask = uiv.mask(&tweak[..16].try_into().unwrap(), tweak[16], &mut cell);
         let mut block = xor(&plain.bytes::<TAG_BYTES>(), &mask);
         uiv.et_block.encrypt_block((&mut block).into());
         assert_eq!(xor(&block, &mask), noise.bytes::<TAG_BYTES>());
