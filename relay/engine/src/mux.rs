@@ -104,14 +104,14 @@ impl Pool {
         chunk.cells.get_mut(at as usize % CHUNK_CELLS)
     }
 
-    fn put(&mut self, command: Command, body: &[u8; BODY_BYTES]) -> u32 {
+    /// Takes a cell, and lets `fill` make its body, which holds anything.
+    #[inline]
+    fn put<T>(&mut self, command: Command, fill: impl FnOnce(&mut [u8; BODY_BYTES]) -> T) -> Option<(u32, T)> {
         let index = match self.roomy.last() {
             Some(&index) => index,
             None => self.grow(),
         };
-        let Some(chunk) = self.chunks.get_mut(index as usize).and_then(Option::as_mut) else {
-            return NOBODY;
-        };
+        let chunk = self.chunks.get_mut(index as usize)?.as_mut()?;
         if chunk.used == 0 {
             self.spare_chunks = self.spare_chunks.saturating_sub(1);
             self.chunks_used += 1;
@@ -121,17 +121,16 @@ impl Pool {
         if chunk.cells.len() <= slot {
             chunk.cells.push(WaitingCell::EMPTY);
         }
-        if let Some(cell) = chunk.cells.get_mut(slot) {
-            (cell.next, cell.command) = (NOBODY, command.0);
-            cell.since_ms = self.now.as_millis() as u32;
-            cell.body.copy_from_slice(body);
-        }
+        let cell = chunk.cells.get_mut(slot)?;
+        (cell.next, cell.command) = (NOBODY, command.0);
+        cell.since_ms = self.now.as_millis() as u32;
+        let filled = fill(&mut cell.body);
         chunk.used |= 1 << slot;
         if chunk.used == FULL {
             self.roomy.pop();
         }
         self.cells_waiting += 1;
-        index * CHUNK_CELLS as u32 + slot as u32
+        Some((index * CHUNK_CELLS as u32 + slot as u32, filled))
     }
 
     fn grow(&mut self) -> u32 {
@@ -257,17 +256,29 @@ impl Queue {
         command: Command,
         body: &[u8; BODY_BYTES],
     ) -> Result<(), Full> {
+        self.push_made(pool, cells_max, command, |room| room.copy_from_slice(body))
+    }
+
+    /// The same for a cell that `make` makes where it will lie, and what `make` says of it.
+    #[inline]
+    pub(crate) fn push_made<T>(
+        &mut self,
+        pool: &mut Pool,
+        cells_max: u32,
+        command: Command,
+        make: impl FnOnce(&mut [u8; BODY_BYTES]) -> T,
+    ) -> Result<T, Full> {
         if self.length >= cells_max {
             return Err(Full);
         }
-        let at = pool.put(command, body);
+        let (at, made) = pool.put(command, make).ok_or(Full)?;
         match pool.cell(self.last) {
             Some(last) if self.length > 0 => last.next = at,
             _ => self.first = at,
         }
         self.last = at;
         self.length += 1;
-        Ok(())
+        Ok(made)
     }
 
     /// Appends the first cell to `out` as it goes over the wire.

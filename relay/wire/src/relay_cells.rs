@@ -188,10 +188,18 @@ impl<'a> RelayMessage<'a> {
     /// A body with the message and zeros where digest, tag and fill will be. Returns it with the place where the
     /// fill begins. Data beyond [`DATA_BYTES_MAX`] (format 0: [`V0_DATA_BYTES_MAX`]) is refused.
     pub fn write(&self, format: Format) -> Result<([u8; BODY_BYTES], usize), CutShort> {
+        let mut body = [0; BODY_BYTES];
+        let fill = self.write_into(format, &mut body)?;
+        Ok((body, fill))
+    }
+
+    /// The same into a body of the caller's, whatever that held before. Where data is refused, it stays as it was.
+    #[inline]
+    pub fn write_into(&self, format: Format, body: &mut [u8; BODY_BYTES]) -> Result<usize, CutShort> {
         let stream = self.stream_id.to_be_bytes();
         let length = u16::try_from(self.data.len()).map_err(|_| CutShort)?.to_be_bytes();
         let mut head = [0; 21];
-        let head: &[u8] = match format {
+        let head_bytes = match format {
             Format::V0 => {
                 let found = [
                     self.command.0,
@@ -207,24 +215,20 @@ impl<'a> RelayMessage<'a> {
                     length[1],
                 ];
                 head[..V0_HEADER_BYTES].copy_from_slice(&found);
-                &head[..V0_HEADER_BYTES]
+                V0_HEADER_BYTES
             }
             Format::V1 => {
                 head[16..].copy_from_slice(&[self.command.0, length[0], length[1], stream[0], stream[1]]);
-                if self.command.has_stream() {
-                    &head[..]
-                } else {
-                    &head[..19]
-                }
+                if self.command.has_stream() { 21 } else { 19 }
             }
         };
-        let mut body = [0; BODY_BYTES];
-        let (header, rest) = body.split_at_mut_checked(head.len()).ok_or(CutShort)?;
-        header.copy_from_slice(head);
-        rest.get_mut(..self.data.len())
-            .ok_or(CutShort)?
-            .copy_from_slice(self.data);
-        Ok((body, head.len() + self.data.len()))
+        let fill = head_bytes + self.data.len();
+        let (message, rest) = body.split_at_mut_checked(fill).ok_or(CutShort)?;
+        let (header, data) = message.split_at_mut_checked(head_bytes).ok_or(CutShort)?;
+        header.copy_from_slice(head.split_at(head_bytes).0);
+        data.copy_from_slice(self.data);
+        rest.fill(0);
+        Ok(fill)
     }
 }
 

@@ -62,26 +62,27 @@ impl Layer {
         }
     }
 
-    /// Makes a cell for the client out of a message of our own. Behind the data stand up to four zeros and then
+    /// Makes `body` a cell for the client out of a message of our own. Behind the data stand up to four zeros and then
     /// noise, so that nobody can guess a whole cell (tor-spec, "Relay cells"). The tag is
     /// what a SENDME for it must carry.
+    #[inline]
     pub(crate) fn originate(
         &mut self,
         message: &RelayMessage<'_>,
         dice: &mut impl RngExt,
-    ) -> Result<(Body, Tag), CutShort> {
-        let (mut body, fill) = message.write(self.format())?;
-        if let Some(noise) = body.get_mut(fill + 4..) {
+        body: &mut Body,
+    ) -> Result<Tag, CutShort> {
+        let fill = message.write_into(self.format(), body)?;
+        if let Some(noise) = body.get_mut(fill + 4..).filter(|noise| !noise.is_empty()) {
             dice.fill(noise);
         }
-        let tag = match self {
+        Ok(match self {
             Self::Tor1(pair) => {
-                let tag = pair.1.sign(&mut body);
-                pair.1.crypt(&mut body);
+                let tag = pair.1.sign(body);
+                pair.1.crypt(body);
                 Tag::from(tag)
             }
-            Self::Cgo(pair) => Tag::from(pair.1.originate(Command::RELAY.0, &mut body)),
-        };
-        Ok((body, tag))
+            Self::Cgo(pair) => Tag::from(pair.1.originate(Command::RELAY.0, body)),
+        })
     }
 }

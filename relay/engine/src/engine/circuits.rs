@@ -29,7 +29,11 @@ type Body = [u8; BODY_BYTES];
 /// the caller still holds the circuit.
 macro_rules! push_cell {
     ($engine:ident, $seat:expr, $queue:expr, $leg:expr, $command:expr, $body:expr, $max:expr, $outbox:ident) => {{
-        match $queue.push(&mut $engine.pool, $max, $command, $body) {
+        let pushed = $queue.push(&mut $engine.pool, $max, $command, $body);
+        push_cell!($engine, $seat, $queue, $leg, pushed, $outbox)
+    }};
+    ($engine:ident, $seat:expr, $queue:expr, $leg:expr, $pushed:expr, $outbox:ident) => {{
+        match $pushed {
             Ok(()) => {
                 if let Some(channel) = $engine.channels.get_mut($leg.channel) {
                     if $queue.enters_round() {
@@ -277,12 +281,19 @@ impl Engine {
         let Some(layer) = circuit.layer.as_mut() else {
             return (Verdict::Go, None);
         };
-        let Ok((body, tag)) = layer.originate(message, &mut self.dice) else {
-            return (Verdict::end(key, DestroyReason::Internal), None);
+        let (leg, seat, queue, dice) = (circuit.prev, client_side(key), &mut circuit.backward, &mut self.dice);
+        // Made where it will lie: on its way there it would be copied three times.
+        let pushed = queue.push_made(&mut self.pool, cells_max, Command::RELAY, |body| {
+            layer.originate(message, dice, body)
+        });
+        let (tag, pushed) = match pushed {
+            Ok(Ok(tag)) => (Some(tag), Ok(())),
+            // A cell that is none stands in the queue; the circuit ends with it.
+            Ok(Err(_)) => return (Verdict::end(key, DestroyReason::Internal), None),
+            Err(full) => (None, Err(full)),
         };
-        let (leg, seat, queue) = (circuit.prev, client_side(key), &mut circuit.backward);
-        let verdict = push_cell!(self, seat, queue, leg, Command::RELAY, &body, cells_max, outbox);
-        (verdict, Some(tag))
+        let verdict = push_cell!(self, seat, queue, leg, pushed, outbox);
+        (verdict, tag)
     }
 
     /// RELAY and RELAY_EARLY: the way that nearly all cells go. No allocation, no lock, one copy.
@@ -390,7 +401,7 @@ impl Engine {
     }
 
     /// A message for us.
-    #[cold]
+    #[inline(never)]
     fn message(&mut self, now: Now, key: Key, command: Command, tag: Tag, body: &Body, outbox: &mut Outbox) -> Verdict {
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
@@ -404,11 +415,12 @@ impl Engine {
                 return self.violation(key);
             }
         };
-        // param-spec `AllowNonearlyExtend`.
-        let any_may_extend = self.network.parameters.clamped("AllowNonearlyExtend", 0, 0, 1) == 1;
+        // param-spec `AllowNonearlyExtend`; looked up where it matters alone.
+        let any_may_extend = || self.network.parameters.clamped("AllowNonearlyExtend", 0, 0, 1) == 1;
         let services = self.settings.as_ref().map(|settings| &settings.services);
         let how = Circumstances {
-            may_extend: command == Command::RELAY_EARLY || any_may_extend,
+            may_extend: command == Command::RELAY_EARLY
+                || (message.command == RelayCommand::EXTEND2 && any_may_extend()),
             from_client: self
                 .channels
                 .get(circuit.prev.channel)

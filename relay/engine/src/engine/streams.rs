@@ -583,7 +583,13 @@ impl Engine {
         };
         let (owner, number) = (stream.owner, stream.number);
         let written = stream.backlog.len().min(room_bytes_max);
-        outbox.written.extend(stream.backlog.drain(..written));
+        // Piece by piece: an iterator over the bytes of a ring would move them one by one.
+        let (front, back) = stream.backlog.as_slices();
+        let from_front = front.len().min(written);
+        for piece in [front.get(..from_front), back.get(..written - from_front)] {
+            outbox.written.extend_from_slice(piece.unwrap_or_default());
+        }
+        stream.backlog.drain(..written);
         *all = all.saturating_sub(written as u64);
         let left = stream.backlog.len();
         // With something left the driver comes again by itself, unless the room was too small to show it that.
