@@ -21,6 +21,7 @@ pub mod door;
 pub mod dos;
 mod engine;
 pub mod flow;
+pub mod keyed;
 mod mux;
 pub mod network;
 pub mod settings;

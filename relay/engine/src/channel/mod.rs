@@ -15,6 +15,7 @@ use self::handshake::Handshake;
 use self::padding::Padding;
 use crate::circuit::{Seat, Seated};
 use crate::door::{AttemptId, ChannelId, Effect, Outbox};
+use crate::keyed::KeyedMap;
 use crate::mux::{Pool, Round, Worth};
 use crate::slab::Key;
 
@@ -51,7 +52,7 @@ pub(crate) struct Channel {
     pub(crate) unread_counted: usize,
     /// When no whole cell was left of them for the last time.
     pub(crate) unread_since: Duration,
-    circuits: HashMap<u32, Seat>,
+    circuits: KeyedMap<u32, Seat>,
     /// Cells come in runs: the circuit of the last one.
     recent: Option<(u32, Seat)>,
     pub(crate) control: Vec<u8>,
@@ -96,7 +97,7 @@ impl Channel {
             unread: Vec::new(),
             unread_counted: 0,
             unread_since: now,
-            circuits: HashMap::new(),
+            circuits: KeyedMap::default(),
             recent: None,
             control: Vec::new(),
             destroys: VecDeque::new(),

@@ -38,6 +38,7 @@ use crate::conflux::{Nonce, Set};
 use crate::door::carry::ShardId;
 use crate::door::{ChannelId, Input, Now, Outbox, Tally};
 use crate::dos::{Commons, DosRules};
+use crate::keyed::KeyedMap;
 use crate::mux::{CELLS_WAITING_MAX, Pool};
 use crate::network::NetworkView;
 use crate::settings::Settings;
@@ -61,7 +62,7 @@ pub struct Engine {
     settings: Option<Arc<Settings>>,
     network: Arc<NetworkView>,
     channels: Slab<Channel>,
-    channel_keys: HashMap<ChannelId, Key>,
+    channel_keys: KeyedMap<ChannelId, Key>,
     relays: RelayLinks,
     attempts: Attempts,
     directory: Directory,
@@ -171,7 +172,7 @@ impl Engine {
             settings: None,
             network: Arc::default(),
             channels: Slab::new(),
-            channel_keys: HashMap::new(),
+            channel_keys: KeyedMap::default(),
             relays: RelayLinks::default(),
             attempts: Attempts::named_from(first_name),
             directory: Directory::new(own, shards),

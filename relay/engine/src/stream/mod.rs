@@ -4,7 +4,7 @@
 //! control and a [`Desk`], where the names of its streams are and whose turn it is. Circuits that are legs of one conflux
 //! set have one desk together, the set's. Messages are read and made in `engine/streams.rs`.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use crate::door::StreamId;
@@ -13,6 +13,7 @@ use crate::flow::{
     Backlog, CircuitFlow, FlowParameters, Path, SendmeRules, StreamFlow, StreamWindows, TokenBucket, VegasParameters,
     Watermarks,
 };
+use crate::keyed::KeyedMap;
 use crate::network::Parameters;
 use crate::slab::Key;
 
@@ -84,7 +85,7 @@ pub(crate) struct Stream {
 pub(crate) struct Streams {
     /// Bytes that wait for all destinations.
     pub(crate) backlog_bytes: u64,
-    by_id: HashMap<StreamId, Stream>,
+    by_id: KeyedMap<StreamId, Stream>,
     next: u64,
 }
 
@@ -93,7 +94,7 @@ impl Streams {
     pub(crate) fn named_from(next: u64) -> Self {
         Self {
             backlog_bytes: 0,
-            by_id: HashMap::new(),
+            by_id: KeyedMap::default(),
             next,
         }
     }
@@ -196,7 +197,7 @@ pub(crate) struct Edge {
 pub(crate) struct Desk {
     /// `None`: streams have windows.
     pub(crate) rate: Option<FlowParameters>,
-    pub(crate) by_number: HashMap<u16, StreamId>,
+    pub(crate) by_number: KeyedMap<u16, StreamId>,
     /// Streams with something to read, in turn; each once, so no longer than `by_number` but for the dead.
     turns: VecDeque<StreamId>,
     reserved_cells: u64,
@@ -276,7 +277,7 @@ impl Desk {
     pub(crate) fn new(rate: Option<FlowParameters>) -> Self {
         Self {
             rate,
-            by_number: HashMap::new(),
+            by_number: KeyedMap::default(),
             turns: VecDeque::new(),
             reserved_cells: 0,
             backlog_bytes: 0,

@@ -160,7 +160,19 @@ impl Session {
     /// # Errors
     /// The handshake has not ended, or the session has.
     pub fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
-        self.put_out(Outgoing::Data(plain), out)
+        Out::append(out, |out| self.put_out(Outgoing::Data(plain), out))
+    }
+
+    /// Puts `plain`, sealed in records of at most 16 KiB, at the front of `room`, and says how many bytes it became. `room`
+    /// grows where it must and is never made shorter: kept from batch to batch, nothing is cleared that is about to be
+    /// written anyway.
+    ///
+    /// # Errors
+    /// The handshake has not ended, or the session has.
+    pub fn seal_into(&mut self, plain: &[u8], room: &mut Vec<u8>) -> Result<usize, TlsError> {
+        let mut out = Out { room, filled: 0 };
+        self.put_out(Outgoing::Data(plain), &mut out)?;
+        Ok(out.filled)
     }
 
     /// Appends the message that says that nothing more will come from us.
@@ -168,7 +180,7 @@ impl Session {
     /// # Errors
     /// The handshake has not ended, or the session has.
     pub fn seal_end(&mut self, out: &mut Vec<u8>) -> Result<(), TlsError> {
-        self.put_out(Outgoing::End, out)
+        Out::append(out, |out| self.put_out(Outgoing::End, out))
     }
 
     /// Exported keying material for Tor's AUTHENTICATE; `None` before the handshake's end.
@@ -193,7 +205,7 @@ impl Session {
         }
     }
 
-    fn put_out(&mut self, what: Outgoing<'_>, out: &mut Vec<u8>) -> Result<(), TlsError> {
+    fn put_out(&mut self, what: Outgoing<'_>, out: &mut Out<'_>) -> Result<(), TlsError> {
         match &mut self.side {
             Side::Client(client) => put_out(client, &mut self.unfinished, what, out),
             Side::Server(server) => put_out(server, &mut self.unfinished, what, out),
@@ -298,7 +310,7 @@ fn put_out(
     connection: &mut impl Unbuffered,
     unfinished: &mut Vec<u8>,
     what: Outgoing<'_>,
-    out: &mut Vec<u8>,
+    out: &mut Out<'_>,
 ) -> Result<(), TlsError> {
     loop {
         // rustls remembers how far into `unfinished` it has looked, so it must see it again.
@@ -311,7 +323,7 @@ fn put_out(
                     Outgoing::End => traffic.queue_close_notify(room),
                 };
                 let mut used_up = false;
-                grow(out, |room| {
+                out.write(|room| {
                     write(room).map_err(|error| match error {
                         EncryptError::InsufficientSize(short) => Some(short.required_size),
                         EncryptError::EncryptExhausted => {
@@ -328,7 +340,7 @@ fn put_out(
                 done = true;
             }
             ConnectionState::EncodeTlsData(mut handshake) => {
-                encode(&mut handshake, out).ok_or(TlsError::CannotSend)?;
+                encode_into(&mut handshake, out).ok_or(TlsError::CannotSend)?;
             }
             ConnectionState::TransmitTlsData(transmit) => transmit.done(),
             ConnectionState::PeerClosed => {}
@@ -342,7 +354,11 @@ fn put_out(
 }
 
 fn encode<D>(message: &mut EncodeTlsData<'_, D>, out: &mut Vec<u8>) -> Option<()> {
-    grow(out, |room| {
+    Out::append(out, |out| encode_into(message, out))
+}
+
+fn encode_into<D>(message: &mut EncodeTlsData<'_, D>, out: &mut Out<'_>) -> Option<()> {
+    out.write(|room| {
         message.encode(room).map_err(|error| match error {
             EncodeError::InsufficientSize(short) => Some(short.required_size),
             EncodeError::AlreadyEncoded => None,
@@ -350,21 +366,37 @@ fn encode<D>(message: &mut EncodeTlsData<'_, D>, out: &mut Vec<u8>) -> Option<()
     })
 }
 
-/// Appends to `out` what `write` writes; `write` says how much room it needs where it has too little.
-fn grow(out: &mut Vec<u8>, mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>) -> Option<()> {
-    let from = out.len();
-    for _ in 0..2 {
-        match write(out.get_mut(from..).unwrap_or_default()) {
-            Ok(length) => {
-                out.truncate(from + length);
-                return Some(());
-            }
-            Err(Some(required)) => out.resize(from + required, 0),
-            Err(None) => break,
-        }
+/// Where ciphertext goes: behind the first `filled` bytes of `room`.
+struct Out<'v> {
+    room: &'v mut Vec<u8>,
+    filled: usize,
+}
+
+impl Out<'_> {
+    /// Lets `write` append to what `out` holds.
+    fn append<T>(out: &mut Vec<u8>, write: impl FnOnce(&mut Out<'_>) -> T) -> T {
+        let filled = out.len();
+        let mut out = Out { room: out, filled };
+        let result = write(&mut out);
+        let filled = out.filled;
+        out.room.truncate(filled);
+        result
     }
-    out.truncate(from);
-    None
+
+    /// Appends what `write` writes; `write` says how much room it needs where it has too little.
+    fn write(&mut self, mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>) -> Option<()> {
+        for _ in 0..2 {
+            match write(self.room.get_mut(self.filled..).unwrap_or_default()) {
+                Ok(length) => {
+                    self.filled += length;
+                    return Some(());
+                }
+                Err(Some(required)) => self.room.resize(self.filled + required, 0),
+                Err(None) => break,
+            }
+        }
+        None
+    }
 }
 
 fn server_random(flight: &[u8]) -> Option<[u8; 32]> {

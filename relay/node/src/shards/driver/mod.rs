@@ -4,7 +4,7 @@
 //! them; `effects` is the engine's door, `streams` its words for streams, `exits` those that leave the network here,
 //! `directory` those that ask for documents, `holding` the bytes of all these, `mail` what other threads say.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, VecDeque};
 use std::io::ErrorKind;
 use std::mem;
 use std::net::IpAddr;
@@ -18,6 +18,7 @@ use mio::{Events, Interest, Poll, Token};
 use relay_engine::Engine;
 use relay_engine::door::{ChannelId, Effect, Input, Load, Outbox, Report, ShardId};
 use relay_engine::dos::Holding;
+use relay_engine::keyed::KeyedMap;
 use relay_engine::network::NetworkView;
 use relay_engine::settings::Settings;
 use tokio::sync::mpsc;
@@ -157,7 +158,7 @@ struct Driver {
     outbox: Outbox,
     /// What the engine has asked for and is not done yet, in order.
     to_do: VecDeque<Effect>,
-    links: HashMap<ChannelId, Link>,
+    links: KeyedMap<ChannelId, Link>,
     next_link: u64,
     /// Links that peers have begun and whose handshake is not through.
     half_open: BTreeSet<ChannelId>,
@@ -190,6 +191,8 @@ struct Driver {
     cipher: Vec<u8>,
     plain: Vec<u8>,
     sealed: Vec<u8>,
+    /// Room for a batch's records; what of it counts, whoever fills it knows.
+    records: Vec<u8>,
 }
 
 impl Driver {
@@ -208,7 +211,7 @@ impl Driver {
             born: Instant::now(),
             outbox: Outbox::default(),
             to_do: VecDeque::new(),
-            links: HashMap::new(),
+            links: KeyedMap::default(),
             next_link: FIRST_LINK,
             half_open: BTreeSet::new(),
             deadlines: BTreeSet::new(),
@@ -230,6 +233,7 @@ impl Driver {
             cipher: vec![0; Session::unfinished_bytes_max() + READ_BYTES_MAX],
             plain: Vec::with_capacity(READ_BYTES_MAX * 2),
             sealed: Vec::with_capacity(READ_BYTES_MAX * 2),
+            records: Vec::new(),
         }
     }
 

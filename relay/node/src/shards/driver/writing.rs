@@ -60,9 +60,12 @@ impl Driver {
         if let Some(link) = self.links.get_mut(&name) {
             link.wants = more;
             if more {
-                self.sealed.clear();
-                ok = link.session.seal(&plain, &mut self.sealed).is_ok() && link.write(&self.sealed).is_ok();
-                spend(&self.start.rates, link, Way::Write, self.sealed.len());
+                let sealed = link.session.seal_into(&plain, &mut self.records);
+                ok = sealed.is_ok_and(|bytes| {
+                    let written = link.write(self.records.get(..bytes).unwrap_or_default());
+                    spend(&self.start.rates, link, Way::Write, bytes);
+                    written.is_ok()
+                });
             }
         }
         self.outbox.written = plain;
