@@ -7,6 +7,7 @@
 //! ```
 
 mod gate;
+mod pace;
 mod reason;
 mod rules;
 mod socket;

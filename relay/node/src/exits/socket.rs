@@ -7,6 +7,7 @@ use std::time::Duration;
 use mio::net::TcpStream;
 
 use super::Allowed;
+use super::pace::Pace;
 use crate::link::write_all;
 use crate::metrics::counters::OpenConnection;
 use crate::shards::SocketPlace;
@@ -47,6 +48,10 @@ pub struct ExitSocket {
     pub blocked: bool,
     /// What was unsent when the stream was over for the client.
     pub leaving_bytes: usize,
+    /// When it was written to.
+    pub pace: Pace,
+    /// What the engine has waits for more.
+    pub held: bool,
     /// The engine knows that there may be something to read.
     pub told: bool,
     /// The destination has ended its side, or the connection broke.
@@ -79,6 +84,8 @@ impl ExitSocket {
             sent_bytes: 0,
             blocked: true,
             leaving_bytes: 0,
+            pace: Pace::default(),
+            held: false,
             told: false,
             ended: false,
             _counted: counted,

@@ -9,12 +9,13 @@
 //! Nothing is read that the engine has not asked for, and nothing taken from it while the socket is full: what a slow end
 //! does not take stays with the fast one.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
 use mio::Token;
 use relay_engine::door::StreamId;
+use relay_engine::keyed::KeyedMap;
 
 use super::pacing::Dry;
 use crate::dns::Cache;
@@ -51,13 +52,15 @@ pub(super) struct Exits {
     sockets_max: usize,
     cache: Cache<StreamId>,
     lookups: HashMap<StreamId, Lookup>,
-    sockets: HashMap<StreamId, ExitSocket>,
+    sockets: KeyedMap<StreamId, ExitSocket>,
     /// What all streams that are over have still to say, as of their end.
     leaving_bytes: usize,
     /// Streams by the deadline of their stage.
     deadlines: BTreeSet<(Duration, StreamId)>,
     /// Streams that may have something to write. May name one twice or one that is gone.
     to_write: Vec<StreamId>,
+    /// Busy streams that wait for more to write, and until when, in order. May name one that is gone.
+    held: VecDeque<(Duration, StreamId)>,
     /// Streams that found an empty bucket, by what they wanted of it.
     pub(super) dry_reads: Dry<StreamId>,
     pub(super) dry_writes: Dry<StreamId>,
@@ -74,10 +77,11 @@ impl Exits {
             sockets_max: start.sockets_max,
             cache: Cache::default(),
             lookups: HashMap::new(),
-            sockets: HashMap::new(),
+            sockets: KeyedMap::default(),
             leaving_bytes: 0,
             deadlines: BTreeSet::new(),
             to_write: Vec::new(),
+            held: VecDeque::new(),
             dry_reads: Dry::default(),
             dry_writes: Dry::default(),
             buffer: vec![0; READ_BYTES_MAX],
@@ -101,7 +105,9 @@ impl Exits {
     }
 
     pub(super) fn next_deadline(&self) -> Option<Duration> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
+        let ends = self.deadlines.first().map(|(deadline, _)| *deadline);
+        let held = self.held.front().map(|(until, _)| *until);
+        ends.into_iter().chain(held).min()
     }
 
     /// The stream that a socket's token names.

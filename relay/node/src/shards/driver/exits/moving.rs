@@ -105,6 +105,13 @@ impl Driver {
     }
 
     pub(in super::super) fn write_exits(&mut self) {
+        let now = self.now();
+        while let Some((_, stream)) = self.exits.held.pop_front_if(|(until, _)| *until <= now) {
+            if let Some(socket) = self.exits.sockets.get_mut(&stream) {
+                socket.held = false;
+                self.exits.to_write.push(stream);
+            }
+        }
         for stream in mem::take(&mut self.exits.to_write) {
             self.write_exit(stream);
         }
@@ -122,9 +129,12 @@ impl Driver {
             if nothing && socket.stage == Stage::Leaving {
                 return self.leave(stream);
             }
-            if nothing && !socket.wants {
+            if nothing && (!socket.wants || socket.held || self.holds_back(stream)) {
                 return;
             }
+            let Some(socket) = self.exits.sockets.get(&stream) else {
+                return;
+            };
             let peer = socket.peer.ip();
             let Some(share) = self.exit_share(stream, peer, Way::Write, WRITE_BYTES_MAX) else {
                 return;
@@ -146,15 +156,32 @@ impl Driver {
         self.exits.to_write.push(stream);
     }
 
+    /// Whether a busy stream waits for more to write; then it stands among those that do.
+    fn holds_back(&mut self, stream: StreamId) -> bool {
+        let now = self.now();
+        let Some(socket) = self.exits.sockets.get_mut(&stream) else {
+            return false;
+        };
+        let Some(until) = socket.pace.holds_until(now).filter(|_| socket.stage == Stage::Open) else {
+            return false;
+        };
+        socket.held = true;
+        self.exits.held.push_back((until, stream));
+        true
+    }
+
     /// Takes up to `room_bytes_max` from the engine; how many the socket took at once. All are the socket's before anything
     /// that follows from it is done: that may be the stream's end.
     fn pull_for_exit(&mut self, stream: StreamId, room_bytes_max: usize) -> io::Result<usize> {
         self.outbox.written.clear();
         self.hand_over(Input::StreamWritable { stream, room_bytes_max });
         let mut taken = Ok(0);
+        let now = self.now();
         if let Some(socket) = self.exits.sockets.get_mut(&stream) {
             socket.wants = self.outbox.written.len() == room_bytes_max;
             taken = socket.write_fresh(&self.outbox.written);
+            let all = !socket.wants && socket.unsent_bytes() == 0;
+            socket.pace.note(now, self.outbox.written.len(), all);
         }
         self.do_all();
         taken
