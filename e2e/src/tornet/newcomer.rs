@@ -66,7 +66,7 @@ impl Network {
         let torrc = format!(
             "{authorities}ClientOnly 1\nSocksPort {address}:{SOCKS_PORT}\nOutboundBindAddress {address}\n\
              VirtualAddrNetworkIPv4 10.192.0.0/10\nDataDirectory {data}\nConfluxEnabled 0\n\
-             FallbackDir {relay} orport={OR_PORT} id={fingerprint}\nEntryNodes {fingerprint}\n\
+             DirAuthorityFallbackRate 0\nFallbackDir {relay} orport={OR_PORT} id={fingerprint}\nEntryNodes {fingerprint}\n\
              ClientBootstrapConsensusAuthorityDownloadInitialDelay 3600\n\
              ClientBootstrapConsensusFallbackDownloadInitialDelay 0\nPathsNeededToBuildCircuits 0.67\n\
              SafeLogging 0\nProtocolWarnings 1\nLog notice [dir]info file {log}\n",
