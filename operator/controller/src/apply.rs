@@ -7,9 +7,10 @@ use std::fmt::Debug;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{PersistentVolumeClaim, Pod, Secret};
 use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::core::{PartialObjectMeta, PartialObjectMetaExt as _};
 use kube::{Api, Resource, ResourceExt as _};
 use operator_api::{Relay, RelayStatus, names};
-use operator_plan::Step;
+use operator_plan::{Observed, Seen, Step};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::json;
@@ -89,37 +90,88 @@ pub(crate) async fn apply_status(cluster: &Cluster, relay: &Relay, status: &Rela
     count(cluster, "Relay", "status", "write the status", done)
 }
 
-/// Does one step.
-pub(crate) async fn apply(cluster: &Cluster, relay: &Relay, step: &Step) -> Result<(), ApplyError> {
+/// Whether what a step changed is known now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// The API server's answer stands in what was seen.
+    Seen,
+    /// It must be read again.
+    Unknown,
+}
+
+/// Does one step, and takes what the API server answers for seen: it is what a read would bring.
+pub(crate) async fn apply(cluster: &Cluster, seen: &mut Observed, step: &Step) -> Result<After, ApplyError> {
+    let relay = &seen.relay;
     match step {
-        Step::CreateIdentity => keys::create_identity(cluster, relay).await,
-        Step::CreatePodsPart => keys::create_pods_part(cluster, relay).await,
-        Step::IssueSigning(identity) => keys::issue_signing(cluster, relay, identity).await,
-        Step::ApplyToken => keys::apply_token(cluster, relay).await,
-        Step::ApplyTorrc(torrc) => put_where_it_says(cluster, torrc.as_ref(), "apply the torrc").await,
-        Step::CreateClaim(claim) => create(cluster, claim.as_ref(), "create the volume claim").await,
-        Step::ApplyService(service) => put_where_it_says(cluster, service.as_ref(), "apply the Service").await,
-        Step::CreatePod(pod) => create(cluster, pod.as_ref(), "create the pod").await,
+        Step::CreateIdentity => {
+            let made = keys::create_identity(cluster, relay).await?;
+            let beside = made.metadata.namespace == relay.metadata.namespace
+                && made.metadata.name.as_deref() == Some(&names::identity_secret(&relay.name_any()));
+            let made = Seen::of(Some(without_keys(made)), relay);
+            *(if beside { &mut seen.identity } else { &mut seen.custody }) = made;
+        }
+        Step::CreatePodsPart => {
+            let made = keys::create_pods_part(cluster, relay).await?;
+            seen.identity = Seen::of(Some(without_keys(made)), relay);
+        }
+        Step::IssueSigning(identity) => {
+            let issued = keys::issue_signing(cluster, relay, identity).await?;
+            seen.signing = Seen::of(Some(without_keys(issued)), relay);
+        }
+        Step::ApplyToken => match keys::apply_token(cluster, relay).await? {
+            Some(applied) => seen.token = Seen::of(Some(without_keys(applied)), relay),
+            None => return Ok(After::Unknown),
+        },
+        Step::ApplyTorrc(torrc) => {
+            let applied = put_where_it_says(cluster, torrc.as_ref(), "apply the torrc").await?;
+            seen.torrc = Seen::of(Some(applied), relay);
+        }
+        Step::CreateClaim(claim) => {
+            let made = create(cluster, claim.as_ref(), "create the volume claim").await?;
+            seen.claim = Seen::of(Some(made), relay);
+        }
+        Step::ApplyService(service) => {
+            let applied = put_where_it_says(cluster, service.as_ref(), "apply the Service").await?;
+            seen.service = Seen::of(Some(applied), relay);
+        }
+        Step::CreatePod(pod) => {
+            let made = create(cluster, pod.as_ref(), "create the pod").await?;
+            seen.pod = Seen::of(Some(made), relay);
+        }
         Step::TouchPod { uid, torrc_hash } => {
             let annotations = json!({names::ANNOTATION_TORRC_HASH: torrc_hash});
             let change = json!({"metadata": {"uid": uid, "annotations": annotations}});
-            merge::<Pod>(
-                cluster,
-                relay,
-                &relay.name_any(),
-                &change,
-                "tell the node of the new torrc",
-            )
-            .await
+            let told = "tell the node of the new torrc";
+            match merge::<Pod>(cluster, relay, &relay.name_any(), &change, told).await? {
+                Some(pod) => seen.pod = Seen::of(Some(pod), relay),
+                None => return Ok(After::Unknown),
+            }
         }
-        Step::DeletePod { uid } => delete::<Pod>(cluster, relay, &relay.name_any(), uid, "delete the pod").await,
-        Step::HoldRelay(held) => hold_relay(cluster, relay, *held).await,
+        Step::HoldRelay(held) => match hold_relay(cluster, relay, *held).await? {
+            Some(relay) => seen.relay = relay,
+            None => return Ok(After::Unknown),
+        },
+        // A deleted object may stay for its grace period or for a finalizer.
+        Step::DeletePod { uid } => {
+            delete::<Pod>(cluster, relay, &relay.name_any(), uid, "delete the pod").await?;
+            return Ok(After::Unknown);
+        }
         Step::DeleteClaim { uid } => {
             let name = names::data_claim(&relay.name_any());
-            delete::<PersistentVolumeClaim>(cluster, relay, &name, uid, "delete the volume claim").await
+            delete::<PersistentVolumeClaim>(cluster, relay, &name, uid, "delete the volume claim").await?;
+            return Ok(After::Unknown);
         }
-        Step::DeleteIdentity { namespace, name, uid } => delete_identity(cluster, namespace, name, uid).await,
+        Step::DeleteIdentity { namespace, name, uid } => {
+            delete_identity(cluster, namespace, name, uid).await?;
+            return Ok(After::Unknown);
+        }
     }
+    Ok(After::Seen)
+}
+
+/// As a round sees Secrets.
+fn without_keys(secret: Secret) -> PartialObjectMeta<Secret> {
+    secret.metadata.into_response_partial()
 }
 
 /// Deletes this very object; one that is gone already is no error.
@@ -134,7 +186,7 @@ where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
     let done = api::<K>(cluster, relay).delete(name, &this_very(uid)).await;
-    or_gone(count(cluster, &K::kind(&()), "delete", step, done))
+    or_gone(count(cluster, &K::kind(&()), "delete", step, done)).map(drop)
 }
 
 /// Merges a change into an object; the change names the uid. One that is gone already is no error.
@@ -144,7 +196,7 @@ async fn merge<K>(
     name: &str,
     change: &serde_json::Value,
     step: &'static str,
-) -> Result<(), ApplyError>
+) -> Result<Option<K>, ApplyError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + DeserializeOwned + Clone + Debug,
 {
@@ -158,15 +210,15 @@ where
     or_gone(count(cluster, &K::kind(&()), "patch", step, done))
 }
 
-pub(crate) fn or_gone<T>(done: Result<T, ApplyError>) -> Result<(), ApplyError> {
+pub(crate) fn or_gone<T>(done: Result<T, ApplyError>) -> Result<Option<T>, ApplyError> {
     match done {
-        Err(error) if error.is_gone() => Ok(()),
-        other => other.map(drop),
+        Err(error) if error.is_gone() => Ok(None),
+        other => other.map(Some),
     }
 }
 
 /// With the resourceVersion that was read, so that nobody else's finalizer is lost.
-async fn hold_relay(cluster: &Cluster, relay: &Relay, held: bool) -> Result<(), ApplyError> {
+async fn hold_relay(cluster: &Cluster, relay: &Relay, held: bool) -> Result<Option<Relay>, ApplyError> {
     let others = relay.finalizers().iter().map(String::as_str);
     let others = others.filter(|finalizer| *finalizer != names::FINALIZER_RELAY);
     let finalizers: Vec<&str> = others.chain(held.then_some(names::FINALIZER_RELAY)).collect();
@@ -195,7 +247,7 @@ async fn delete_identity(cluster: &Cluster, namespace: &str, name: &str, uid: &s
     };
     // As metadata: the keys do not come back with the answer.
     let done = secrets.patch_metadata(name, &parameters, &Patch::Merge(&change)).await;
-    or_gone(count(cluster, "Secret", "patch", "let the identity Secret go", done))
+    or_gone(count(cluster, "Secret", "patch", "let the identity Secret go", done)).map(drop)
 }
 
 fn this_very(uid: &str) -> DeleteParams {
@@ -208,7 +260,7 @@ fn this_very(uid: &str) -> DeleteParams {
     }
 }
 
-pub(crate) async fn create<K>(cluster: &Cluster, object: &K, step: &'static str) -> Result<(), ApplyError>
+pub(crate) async fn create<K>(cluster: &Cluster, object: &K, step: &'static str) -> Result<K, ApplyError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
 {
@@ -221,11 +273,11 @@ where
     let done = Api::<K>::namespaced(cluster.client.clone(), &namespace)
         .create(&parameters, object)
         .await;
-    count(cluster, &K::kind(&()), "create", step, done).map(|_| ())
+    count(cluster, &K::kind(&()), "create", step, done)
 }
 
 /// In the namespace that the object names.
-pub(crate) async fn put_where_it_says<K>(cluster: &Cluster, object: &K, step: &'static str) -> Result<(), ApplyError>
+pub(crate) async fn put_where_it_says<K>(cluster: &Cluster, object: &K, step: &'static str) -> Result<K, ApplyError>
 where
     K: Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Serialize + DeserializeOwned + Clone + Debug,
 {
@@ -233,7 +285,7 @@ where
     let done = Api::<K>::namespaced(cluster.client.clone(), &object.namespace().unwrap_or_default())
         .patch(&object.name_any(), &parameters, &Patch::Apply(object))
         .await;
-    count(cluster, &K::kind(&()), "apply", step, done).map(|_| ())
+    count(cluster, &K::kind(&()), "apply", step, done)
 }
 
 pub(crate) fn api<K>(cluster: &Cluster, relay: &Relay) -> Api<K>

@@ -55,8 +55,9 @@ pub(crate) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
     }))
 }
 
-/// After these steps: reads what they have changed. False if the Relay is gone.
-pub(crate) async fn look_again(cluster: &Cluster, seen: &mut Observed, steps: &[Step]) -> kube::Result<bool> {
+/// After steps that were answered by something else than what stands there now: reads what they have changed. False if the
+/// Relay is gone.
+pub(crate) async fn look_again(cluster: &Cluster, seen: &mut Observed, steps: &[&Step]) -> kube::Result<bool> {
     let name = seen.relay.name_any();
     for step in steps {
         let relay = &seen.relay;

@@ -12,7 +12,7 @@ use operator_api::Relay;
 use operator_plan::{Observed, Plan, Step, decide};
 use tracing::{debug, info, warn};
 
-use crate::apply::{ApplyError, apply, apply_status, plain};
+use crate::apply::{After, ApplyError, apply, apply_status, plain};
 use crate::cluster::Cluster;
 use crate::echo::key;
 use crate::events::{tell_ready, tell_refused, tell_step};
@@ -71,28 +71,27 @@ async fn round(relay: &DeserializeGuard<Relay>, cluster: &Cluster) -> Result<Act
         let Some(plan) = decide(&seen, &cluster.settings, &Time(Timestamp::now())) else {
             return Ok(Action::await_change());
         };
-        if pass(cluster, &mut seen, &plan).await? == Pass::FactsWereOld {
-            return Ok(Action::requeue(LOOK_AGAIN_SOON));
-        }
+        let Some(unknown) = pass(cluster, &mut seen, &plan).await? else {
+            return Ok(Action::requeue(LOOK_AGAIN_SOON)); // the facts were old
+        };
         if plan.steps.is_empty() {
             let wait = plan.look_again.map_or(LOOK_AGAIN, |again| again.min(LOOK_AGAIN));
             cluster.echoes.settle(&key(relay), versions(&seen), wait);
             return Ok(Action::requeue(wait));
         }
-        if !look_again(cluster, &mut seen, &plan.steps).await? {
+        if !look_again(cluster, &mut seen, &unknown).await? {
             return Ok(Action::await_change());
         }
     }
     Ok(Action::requeue(LOOK_AGAIN_SOON))
 }
 
-#[derive(PartialEq, Eq)]
-enum Pass {
-    Done,
-    FactsWereOld,
-}
-
-async fn pass(cluster: &Cluster, seen: &mut Observed, plan: &Plan) -> Result<Pass, RoundError> {
+/// The steps after which must be looked again; `None` if the facts were old.
+async fn pass<'plan>(
+    cluster: &Cluster,
+    seen: &mut Observed,
+    plan: &'plan Plan,
+) -> Result<Option<Vec<&'plan Step>>, RoundError> {
     let (namespace, name) = (seen.relay.namespace().unwrap_or_default(), seen.relay.name_any());
     // Of a Relay that has just come there is nothing to record before its keys are made.
     let worth_it = seen.relay.status.is_some() || !plan.steps.contains(&Step::CreateIdentity);
@@ -105,22 +104,25 @@ async fn pass(cluster: &Cluster, seen: &mut Observed, plan: &Plan) -> Result<Pas
         tell_ready(cluster, &seen.relay, status, plan.hurdle.as_ref()).await;
         seen.relay = written;
     }
-    let relay = &seen.relay;
+    let mut unknown = Vec::new();
     for step in &plan.steps {
-        match apply(cluster, relay, step).await {
-            Ok(()) => info!(namespace, name, step = step_name(step), "done"),
+        match apply(cluster, seen, step).await {
+            Ok(after) => {
+                info!(namespace, name, step = step_name(step), "done");
+                unknown.extend((after == After::Unknown).then_some(step));
+            }
             Err(error) if error.is_conflict() => {
                 debug!(namespace, name, %error, "the facts were old");
-                return Ok(Pass::FactsWereOld);
+                return Ok(None);
             }
             Err(error) => {
-                tell_refused(cluster, relay, &error).await;
+                tell_refused(cluster, &seen.relay, &error).await;
                 return Err(error.into());
             }
         }
-        tell_step(cluster, relay, step).await;
+        tell_step(cluster, &seen.relay, step).await;
     }
-    Ok(Pass::Done)
+    Ok(Some(unknown))
 }
 
 /// Never the step itself: it may hold more than a log should.

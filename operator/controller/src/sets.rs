@@ -190,10 +190,12 @@ async fn write_status(cluster: &Cluster, set: &RelaySet, status: &RelaySetStatus
 async fn apply(cluster: &Cluster, namespace: &str, step: &SetStep) -> Result<(), ApplyError> {
     let relays: Api<Relay> = Api::namespaced(cluster.client.clone(), namespace);
     match step {
-        SetStep::ApplyRelay(relay) => put_where_it_says(cluster, relay.as_ref(), "apply a Relay of the set").await,
-        SetStep::ApplyBudget(budget) => {
-            put_where_it_says(cluster, budget.as_ref(), "apply the disruption budget").await
-        }
+        SetStep::ApplyRelay(relay) => put_where_it_says(cluster, relay.as_ref(), "apply a Relay of the set")
+            .await
+            .map(drop),
+        SetStep::ApplyBudget(budget) => put_where_it_says(cluster, budget.as_ref(), "apply the disruption budget")
+            .await
+            .map(drop),
         SetStep::DeleteRelay { name, uid } => {
             let parameters = DeleteParams {
                 preconditions: Some(Preconditions {
@@ -203,7 +205,7 @@ async fn apply(cluster: &Cluster, namespace: &str, step: &SetStep) -> Result<(),
                 ..Default::default()
             };
             let done = relays.delete(name, &parameters).await;
-            or_gone(count(cluster, "Relay", "delete", "delete a Relay of the set", done))
+            or_gone(count(cluster, "Relay", "delete", "delete a Relay of the set", done)).map(drop)
         }
         SetStep::GrantTurn { name, uid, pod_uid } => {
             let change = json!({"metadata": {"uid": uid, "annotations": {names::ANNOTATION_TURN: pod_uid}}});
@@ -212,7 +214,7 @@ async fn apply(cluster: &Cluster, namespace: &str, step: &SetStep) -> Result<(),
                 ..Default::default()
             };
             let done = relays.patch(name, &parameters, &Patch::Merge(&change)).await;
-            or_gone(count(cluster, "Relay", "patch", "give a Relay its turn", done))
+            or_gone(count(cluster, "Relay", "patch", "give a Relay its turn", done)).map(drop)
         }
     }
 }

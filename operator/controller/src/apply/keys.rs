@@ -15,7 +15,7 @@ use super::{ApplyError, api, create, put_where_it_says};
 use crate::cluster::Cluster;
 
 /// The one write that cannot be taken back: asked once more, then `create`, never anything else.
-pub(super) async fn create_identity(cluster: &Cluster, relay: &Relay) -> Result<(), ApplyError> {
+pub(super) async fn create_identity(cluster: &Cluster, relay: &Relay) -> Result<Secret, ApplyError> {
     let name = relay.name_any();
     let fresh = api::<Relay>(cluster, relay).get(&name).await.map_err(looking)?;
     let beside: Api<PartialObjectMeta<Secret>> = api(cluster, relay);
@@ -36,7 +36,7 @@ pub(super) async fn create_identity(cluster: &Cluster, relay: &Relay) -> Result<
 }
 
 /// All but the master key, for the pod.
-pub(super) async fn create_pods_part(cluster: &Cluster, relay: &Relay) -> Result<(), ApplyError> {
+pub(super) async fn create_pods_part(cluster: &Cluster, relay: &Relay) -> Result<Secret, ApplyError> {
     let part = pods_part(relay, &keeper(cluster, relay).await?);
     let part = part.ok_or_else(|| ApplyError::Keys("the Secret with the identity lacks a file".to_owned()))?;
     create(cluster, &part, "create the pod's part of the identity").await
@@ -47,19 +47,20 @@ pub(super) async fn issue_signing(
     cluster: &Cluster,
     relay: &Relay,
     identity: &Ed25519Identity,
-) -> Result<(), ApplyError> {
+) -> Result<Secret, ApplyError> {
     let keeper = keeper(cluster, relay).await?;
     let secret = new_signing(relay, &keeper, identity, SystemTime::now(), &mut rand::rng());
     let secret = secret.map_err(|error| ApplyError::Keys(error.to_string()))?;
     put_where_it_says(cluster, &secret, "apply the signing key").await
 }
 
-/// What the operator shows at the relay's status port.
-pub(super) async fn apply_token(cluster: &Cluster, relay: &Relay) -> Result<(), ApplyError> {
+/// What the operator shows at the relay's status port; `None` if no relay has one.
+pub(super) async fn apply_token(cluster: &Cluster, relay: &Relay) -> Result<Option<Secret>, ApplyError> {
     let Some(key) = &cluster.settings.status_key else {
-        return Ok(()); // it is not asked for then
+        return Ok(None);
     };
-    put_where_it_says(cluster, &token_secret(key, relay), "apply the status token").await
+    let applied = put_where_it_says(cluster, &token_secret(key, relay), "apply the status token").await?;
+    Ok(Some(applied))
 }
 
 /// The Secret with the whole identity. If it is gone since the facts were gathered, the next round says so.

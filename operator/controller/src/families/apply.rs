@@ -41,7 +41,9 @@ pub(super) async fn apply(cluster: &Cluster, family: &RelayFamily, step: &Family
     match step {
         FamilyStep::CreateKey(generation) => {
             let secret = new_key(family, *generation, &cluster.settings, &mut rand::rng());
-            create(cluster, &secret, "create the family key's Secret").await
+            create(cluster, &secret, "create the family key's Secret")
+                .await
+                .map(drop)
         }
         FamilyStep::ApplyShard(plan) => {
             let mut keys: Vec<FamilyKey> = plan.issue.iter().map(|(_, key)| key.clone()).collect();
@@ -49,13 +51,19 @@ pub(super) async fn apply(cluster: &Cluster, family: &RelayFamily, step: &Family
             keys.dedup();
             let secrets = secrets(cluster, family, &keys).await?;
             let map = shard::finish(family, plan, &secrets, SystemTime::now());
-            put_where_it_says(cluster, &map, "apply the family's certificates").await
+            put_where_it_says(cluster, &map, "apply the family's certificates")
+                .await
+                .map(drop)
         }
-        FamilyStep::ApplyWellKnown(map) => put_where_it_says(cluster, map.as_ref(), "apply the proofs").await,
+        FamilyStep::ApplyWellKnown(map) => put_where_it_says(cluster, map.as_ref(), "apply the proofs")
+            .await
+            .map(drop),
         FamilyStep::ApplyShared(keys) => {
             let secrets = secrets(cluster, family, keys).await?;
             let secret = shared_keys(family, keys, &secrets);
-            put_where_it_says(cluster, &secret, "apply the shared keys").await
+            put_where_it_says(cluster, &secret, "apply the shared keys")
+                .await
+                .map(drop)
         }
     }
 }
