@@ -2,9 +2,10 @@
 
 mod apply;
 mod gather;
+mod pace;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret};
@@ -20,6 +21,8 @@ use operator_api::{RelayFamily, names};
 use operator_plan::{FamilyStep, decide_family};
 use tokio::sync::watch::Receiver;
 use tracing::{debug, info, warn};
+
+use pace::Paces;
 
 use crate::cluster::Cluster;
 use crate::events::{tell, tell_change};
@@ -52,6 +55,7 @@ pub(crate) async fn run(
     )
     .with_config(Config::default().concurrency(CONCURRENCY));
     cluster.telemetry.inventory.count_families_of(families.store());
+    let paces = Arc::new(Paces::default());
     families
         .reconcile_on(woken.stream())
         .watches(
@@ -68,7 +72,7 @@ pub(crate) async fn run(
             let _ = stop.wait_for(|stop| *stop).await; // an error means that nobody can ask any more
         })
         .run(
-            reconcile,
+            move |family, cluster| reconcile(family, cluster, Arc::clone(&paces)),
             |_, _, _| Action::requeue(AFTER_A_FAILURE),
             Arc::clone(&cluster),
         )
@@ -103,16 +107,20 @@ fn family_of<K>(object: &PartialObjectMeta<K>) -> Option<ObjectRef<GuardedFamily
     Some(ObjectRef::new(family).within(namespace))
 }
 
-async fn reconcile(family: Arc<GuardedFamily>, cluster: Arc<Cluster>) -> Result<Action, RoundError> {
+async fn reconcile(family: Arc<GuardedFamily>, cluster: Arc<Cluster>, paces: Arc<Paces>) -> Result<Action, RoundError> {
+    if let Some(left) = paces.left(&ObjectRef::from_obj(family.as_ref()), Instant::now()) {
+        return Ok(Action::requeue(left)); // nobody's place is taken meanwhile
+    }
     tokio::time::sleep(GATHERING).await;
     let counted = cluster.telemetry.begin_round("RelayFamily");
-    let done = round(&family, &cluster).await;
+    let done = round(&family, &cluster, &paces).await;
     counted.end(done.is_ok());
     done
 }
 
-async fn round(family: &GuardedFamily, cluster: &Cluster) -> Result<Action, RoundError> {
+async fn round(family: &GuardedFamily, cluster: &Cluster, paces: &Paces) -> Result<Action, RoundError> {
     let (namespace, name) = (family.namespace().unwrap_or_default(), family.name_any());
+    let key = ObjectRef::from_obj(family);
     if let Err(invalid) = &family.0 {
         warn!(
             namespace,
@@ -123,6 +131,7 @@ async fn round(family: &GuardedFamily, cluster: &Cluster) -> Result<Action, Roun
         return Ok(Action::await_change());
     }
     let Some(seen) = gather::gather(cluster, &namespace, &name).await? else {
+        paces.forget(&key);
         return Ok(Action::await_change());
     };
     let Some(plan) = decide_family(&seen, &Time(Timestamp::now())) else {
@@ -142,6 +151,9 @@ async fn round(family: &GuardedFamily, cluster: &Cluster) -> Result<Action, Roun
         match apply::apply(cluster, family, step).await {
             Ok(()) => {
                 info!(namespace, name, step = step_name(step), "done");
+                if matches!(step, FamilyStep::ApplyShard(_)) {
+                    paces.wrote(&key, Instant::now());
+                }
                 tell_step(cluster, family, step).await;
             }
             Err(error) if error.is_conflict() => {

@@ -101,6 +101,10 @@ fn a_member_gets_a_certificate_and_the_familys_key_stays_with_the_operator() {
     await_yes("both keys told", || {
         status(&scene)["familyIds"][1]["state"] == "Retiring"
     });
+    // Its last word: that the certificates stand there.
+    await_yes("the family to be ready again", || {
+        status(&scene)["conditions"][0]["reason"] == "Issued"
+    });
     let told = scene.kubectl(&["describe", "relayfamily", "oaks"]);
     for event in ["FamilyKeyCreated", "CertificatesWritten", "ProofsWritten", "Issued"] {
         assert!(told.contains(event), "{event}: {told}");
