@@ -21,7 +21,11 @@ impl Operator {
 
     /// For the Relays of all namespaces: only on a server of its own, or it meddles with other tests' Relays.
     pub(crate) fn start_for_all(server: &Server, namespace: &str) -> Self {
-        Self::run(server, namespace, "all", &["--relay-image=relay:1"])
+        Self::start_for_all_with(server, namespace, &[])
+    }
+
+    pub(crate) fn start_for_all_with(server: &Server, namespace: &str, more: &[&str]) -> Self {
+        Self::run(server, namespace, "all", &[&["--relay-image=relay:1"], more].concat())
     }
 
     pub(crate) fn start_as(server: &Server, namespace: &str, instance: &str) -> Self {

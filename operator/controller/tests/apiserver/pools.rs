@@ -10,14 +10,14 @@ use crate::operator::Operator;
 use crate::rounds::Scene;
 use crate::server::{KEYS, await_yes, server, server_alone};
 
-fn pool(name: &str, spec: Value) -> String {
+pub(crate) fn pool(name: &str, spec: Value) -> String {
     json!({
         "apiVersion": "relayfleet.io/v1alpha1", "kind": "AddressPool", "metadata": {"name": name}, "spec": spec,
     })
     .to_string()
 }
 
-fn relay(namespace: &str, name: &str, pool: &str) -> String {
+pub(crate) fn relay(namespace: &str, name: &str, pool: &str) -> String {
     json!({
         "apiVersion": "relayfleet.io/v1alpha1", "kind": "Relay", "metadata": {"name": name, "namespace": namespace},
         "spec": {"role": "Middle", "nickname": name, "contact": "ops@example.org", "addressPool": {"name": pool}},
