@@ -141,12 +141,15 @@ fn come_up(
     })?;
     let (memory, cpu) = (operator.memory(), operator.cpu_seconds() - own_before);
     let writes = audit.read()?;
-    let others: Vec<String> = server
-        .cpu_seconds()
+    let spent = server.cpu_seconds();
+    let spent: Vec<(&str, f64)> = spent
         .iter()
         .zip(&before)
-        .map(|((name, after), (_, before))| format!("{name} {:.1}", after - before))
+        .map(|((name, after), (_, before))| (name.as_str(), after - before))
         .collect();
+    let others: Vec<String> = spent.iter().map(|(name, spent)| format!("{name} {spent:.1}")).collect();
+    let all = cpu + spent.iter().map(|(_, spent)| spent).sum::<f64>();
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let count = fleet.relays as f64;
     fleet.fingerprints(server)?;
     say::step(format!(
@@ -164,6 +167,12 @@ fn come_up(
         "  the others' CPU-s: {}; API server RSS {:.0} MiB",
         others.join(", "),
         server.rss_mib("kube-apiserver")
+    ));
+    let time = took.as_secs_f64() * cores as f64;
+    say::plain(format!(
+        "  together {all:.1} CPU-s ({:.1} ms a Relay): {:.0} % of what {cores} processors had in that time",
+        all / count * 1e3,
+        all / time * 100.0
     ));
     say::plain(format!(
         "  API writes {} ({:.2} a Relay): {}",
