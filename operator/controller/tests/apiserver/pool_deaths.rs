@@ -96,7 +96,8 @@ struct Life {
 
 fn live(scene: &Scene, address: &str, dies_after: Option<usize>) -> Life {
     let _kubelet = Kubelet::start(scene);
-    let spec = json!({"exposure": "LoadBalancer", "addresses": [{"ipv4": address}]});
+    let ports = json!({"first": 9001, "last": 9003}); // one for each, the one away too
+    let spec = json!({"exposure": "LoadBalancer", "addresses": [{"ipv4": address}], "ports": ports});
     scene.server.apply(&pool(scene.namespace, spec));
     let (mut life, mut keys) = (Life::default(), BTreeMap::new());
     for phase in &PHASES {
