@@ -13,6 +13,7 @@ pub mod crypto {
     pub mod tor1;
     #[cfg(test)]
     mod vectors;
+    pub mod x25519;
 }
 mod channel;
 mod circuit;

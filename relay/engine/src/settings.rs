@@ -6,6 +6,7 @@ use ed25519_dalek::SigningKey;
 use relay_formats::fingerprint::{Ed25519Identity, RsaIdentity};
 use x25519_dalek::{PublicKey, StaticSecret};
 
+use crate::crypto::x25519::Secret;
 use crate::dos::DosOptions;
 
 /// The relay's own settings. Made anew by the process at each reload or key rotation.
@@ -75,11 +76,22 @@ pub struct StreamServices {
 }
 
 /// One medium-term key that clients make circuits with.
+#[derive(Clone)]
 pub struct OnionKey {
     /// What descriptors say.
     pub public: PublicKey,
     /// Never leaves the process. Wiped on drop by its own crate.
-    pub secret: StaticSecret,
+    pub secret: Secret,
+}
+
+impl From<&StaticSecret> for OnionKey {
+    fn from(secret: &StaticSecret) -> Self {
+        let secret = Secret::from(secret);
+        Self {
+            public: secret.public().into(),
+            secret,
+        }
+    }
 }
 
 /// What we show when a peer has connected to us. Bound to one TLS certificate, so it changes with it.

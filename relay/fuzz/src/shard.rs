@@ -7,7 +7,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use relay_engine::door::{AttemptId, ChannelFacts, ChannelId, OnionRequest, Role, StreamId, Ticket};
-use relay_engine::settings::{Defences, OnionKey, Settings, StreamServices};
+use relay_engine::settings::{Defences, Settings, StreamServices};
 use relay_engine::{Effect, Engine, Input, Now, Outbox, Tally};
 use relay_simnet::keys::{Keys, birthday};
 
@@ -22,15 +22,11 @@ pub(crate) static KEYS: LazyLock<[Arc<Keys>; 2]> = LazyLock::new(|| {
 /// What the first relay is told of itself.
 pub(crate) fn settings(services: StreamServices, defences: Defences) -> Arc<Settings> {
     let old = &KEYS[0].settings;
-    let onion_keys = old.onion_keys.iter().map(|key| OnionKey {
-        public: key.public,
-        secret: key.secret.clone(),
-    });
     Arc::new(Settings {
         rsa_identity: old.rsa_identity,
         ed25519_identity: old.ed25519_identity,
         advertised: old.advertised.clone(),
-        onion_keys: onion_keys.collect(),
+        onion_keys: old.onion_keys.clone(),
         extend_allow_private_addresses: false,
         services,
         defences,

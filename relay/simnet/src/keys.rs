@@ -14,7 +14,7 @@ use relay_formats::ed25519_key::Ed25519Secret;
 use relay_formats::fingerprint::Ed25519Identity;
 use relay_formats::link_certs::{LinkSigner, TlsLinkKey, initiator_certs, responder_link};
 use relay_formats::rsa_key::RsaSecret;
-use x25519_dalek::{PublicKey, StaticSecret};
+use x25519_dalek::StaticSecret;
 
 use crate::client::Hop;
 
@@ -62,8 +62,7 @@ impl Keys {
         let link_authentication = SigningKey::from_bytes(&dice.random());
         let link_public = Ed25519Identity(link_authentication.verifying_key().to_bytes());
         let certs_body = initiator_certs(&signer, &link_public, birthday(), &mut dice).map_err(|_| NoKeys)?;
-        let secret = StaticSecret::from(dice.random::<[u8; 32]>());
-        let public = PublicKey::from(&secret);
+        let onion_key = OnionKey::from(&StaticSecret::from(dice.random::<[u8; 32]>()));
         let (rsa_identity, ed25519_identity) = (rsa.public().identity(), master.public());
         let rsa_identity_sha256 = rsa.public().sha256();
         Ok(Self {
@@ -71,7 +70,7 @@ impl Keys {
                 rsa_identity,
                 ed25519_identity,
                 advertised: vec![address],
-                onion_keys: vec![OnionKey { public, secret }],
+                onion_keys: vec![onion_key.clone()],
                 extend_allow_private_addresses: false,
                 services: StreamServices::default(),
                 defences: Defences::default(),
@@ -92,7 +91,7 @@ impl Keys {
             hop: Hop {
                 rsa_identity,
                 ed25519_identity,
-                onion_key: public,
+                onion_key: onion_key.public,
                 address,
             },
         })

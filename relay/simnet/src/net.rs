@@ -13,7 +13,7 @@ use relay_engine::door::{
 };
 use relay_engine::dos::Visit;
 use relay_engine::network::NetworkView;
-use relay_engine::settings::{Defences, OnionKey, Settings, StreamServices};
+use relay_engine::settings::{Defences, Settings, StreamServices};
 use relay_engine::{Effect, Input, Now, Outbox};
 use sha2::{Digest, Sha256};
 
@@ -396,15 +396,11 @@ impl Net {
             return;
         };
         let old = &state.keys.settings;
-        let onion_keys = old.onion_keys.iter().map(|key| OnionKey {
-            public: key.public,
-            secret: key.secret.clone(),
-        });
         let settings = Settings {
             rsa_identity: old.rsa_identity,
             ed25519_identity: old.ed25519_identity,
             advertised: old.advertised.clone(),
-            onion_keys: onion_keys.collect(),
+            onion_keys: old.onion_keys.clone(),
             extend_allow_private_addresses: old.extend_allow_private_addresses,
             services,
             defences,

@@ -3,10 +3,11 @@
 use hkdf::Hkdf;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
+use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
 use super::keys::CircuitKeys;
+use super::x25519::{Secret, Shared};
 
 const PROTOCOL: &[u8] = b"ntor-curve25519-sha256-1";
 const TO_EXTRACT: &[u8] = b"ntor-curve25519-sha256-1:key_extract";
@@ -31,12 +32,10 @@ pub struct Public {
 }
 
 /// The relay's half. `None` where a shared secret is all zeros.
-pub fn server(public: &Public, onion_key: &StaticSecret, ours: &StaticSecret) -> Option<(Vec<u8>, CircuitKeys)> {
-    let ours_public = PublicKey::from(ours);
-    let shared = [
-        ours.diffie_hellman(&public.client),
-        onion_key.diffie_hellman(&public.client),
-    ];
+pub fn server(public: &Public, onion_key: &Secret, ours: &Secret) -> Option<(Vec<u8>, CircuitKeys)> {
+    let ours_public = PublicKey::from(ours.public());
+    let client = public.client.as_bytes();
+    let shared = [ours.agree(client)?, onion_key.agree(client)?];
     let (proof, keys) = derive(public, &ours_public, &shared)?;
     Some(([ours_public.as_bytes(), &proof[..]].concat(), keys))
 }
@@ -56,17 +55,14 @@ pub fn client_ends(public: &Public, ephemeral: &StaticSecret, reply: &[u8]) -> O
     let (theirs, proof) = reply.split_first_chunk::<32>()?;
     let theirs = PublicKey::from(*theirs);
     let shared = [
-        ephemeral.diffie_hellman(&theirs),
-        ephemeral.diffie_hellman(&public.onion_key),
+        Shared::of_client(&ephemeral.diffie_hellman(&theirs))?,
+        Shared::of_client(&ephemeral.diffie_hellman(&public.onion_key))?,
     ];
     let (expected, keys) = derive(public, &theirs, &shared)?;
     bool::from(expected.ct_eq(proof.get(..32)?)).then_some(keys)
 }
 
-fn derive(public: &Public, relay: &PublicKey, shared: &[SharedSecret; 2]) -> Option<([u8; 32], CircuitKeys)> {
-    if !shared.iter().all(SharedSecret::was_contributory) {
-        return None;
-    }
+fn derive(public: &Public, relay: &PublicKey, shared: &[Shared; 2]) -> Option<([u8; 32], CircuitKeys)> {
     let [ephemeral, medium] = shared;
     let [id, b, x, y] = [
         &public.identity[..],
@@ -129,7 +125,7 @@ mod tests {
             "69546f6c64596f7541626f75745374616972732eccbc8541904d18af08753eae967874749e6149f873de937f57f8fd903a21c471\
              e65dfdbef8b2635837fe2cebc086a8096eae3213e6830dc407516083d412b078"
         );
-        let (reply, keys) = server(&public, &b, &y).unwrap();
+        let (reply, keys) = server(&public, &Secret::from(&b), &Secret::from(&y)).unwrap();
         assert_eq!(
             hex::encode(&reply),
             "390480a14362761d6aec1fea840f6e9e928fb2adb7b25c670be1045e35133a37\
@@ -152,12 +148,12 @@ mod tests {
 
     #[test]
     fn a_client_key_of_small_order_is_refused() {
-        let b = StaticSecret::from([3; 32]);
+        let b = Secret::new(&[3; 32]);
         let public = Public {
             identity: [0; 20],
-            onion_key: PublicKey::from(&b),
+            onion_key: PublicKey::from(b.public()),
             client: PublicKey::from([0; 32]),
         };
-        assert!(server(&public, &b, &StaticSecret::from([4; 32])).is_none());
+        assert!(server(&public, &b, &Secret::new(&[4; 32])).is_none());
     }
 }

@@ -7,9 +7,10 @@ use sha3::{Digest, Sha3_256};
 use shake::Shake256;
 use shake::digest::{ExtendableOutput, Update, XofReader};
 use subtle::ConstantTimeEq;
-use x25519_dalek::{PublicKey, SharedSecret, StaticSecret};
+use x25519_dalek::{PublicKey, StaticSecret};
 use zeroize::Zeroizing;
 
+use super::x25519::{Secret, Shared};
 use relay_wire::reader::Reader;
 
 const PROTOCOL: &[u8] = b"ntor3-curve25519-sha3_256-1";
@@ -59,20 +60,26 @@ impl<'a> Opening<'a> {
 pub struct Heard<'a> {
     opening: Opening<'a>,
     public: Public,
-    shared: SharedSecret,
+    shared: Shared,
     /// The client's message.
     pub message: Zeroizing<Vec<u8>>,
 }
 
 /// The relay's first step.
-pub fn hear<'a>(opening: Opening<'a>, onion_key: &StaticSecret, verification: &[u8]) -> Option<Heard<'a>> {
+pub fn hear<'a>(opening: Opening<'a>, onion_key: &Secret, verification: &[u8]) -> Option<Heard<'a>> {
     let public = Public {
         identity: opening.identity,
-        onion_key: PublicKey::from(onion_key),
+        onion_key: PublicKey::from(onion_key.public()),
     };
-    let shared = onion_key.diffie_hellman(&opening.client);
-    let (encryption, mac) = first_phase(&public, &opening.client, &shared, opening.encrypted, verification);
-    if !bool::from(mac.ct_eq(&opening.mac)) || !shared.was_contributory() {
+    let shared = onion_key.agree(opening.client.as_bytes())?;
+    let (encryption, mac) = first_phase(
+        &public,
+        &opening.client,
+        shared.as_bytes(),
+        opening.encrypted,
+        verification,
+    );
+    if !bool::from(mac.ct_eq(&opening.mac)) {
         return None;
     }
     let message = Zeroizing::new(crypt(&encryption, opening.encrypted));
@@ -86,11 +93,11 @@ pub fn hear<'a>(opening: Opening<'a>, onion_key: &StaticSecret, verification: &[
 
 impl Heard<'_> {
     /// The relay's second step: the bytes of the reply, and the key stream.
-    pub fn reply(self, message: &[u8], ours: &StaticSecret, verification: &[u8]) -> Option<(Vec<u8>, KeyStream)> {
-        let relay = PublicKey::from(ours);
+    pub fn reply(self, message: &[u8], ours: &Secret, verification: &[u8]) -> Option<(Vec<u8>, KeyStream)> {
+        let relay = PublicKey::from(ours.public());
         let client = self.opening.client;
-        let ephemeral = ours.diffie_hellman(&client);
-        let second = second_phase(&self.public, &client, &relay, [&ephemeral, &self.shared], verification)?;
+        let ephemeral = ours.agree(client.as_bytes())?;
+        let second = second_phase(&self.public, &client, &relay, [&ephemeral, &self.shared], verification);
         let encrypted = crypt(&second.encryption, message);
         let proof = second.proof(&self.public, &client, &relay, &self.opening.mac, &encrypted);
         Some(([relay.as_bytes(), &proof[..], &encrypted].concat(), second.stream))
@@ -101,7 +108,7 @@ impl Heard<'_> {
 pub struct Begun {
     public: Public,
     ephemeral: StaticSecret,
-    shared: SharedSecret,
+    shared: x25519_dalek::SharedSecret,
     mac: [u8; 32],
 }
 
@@ -109,9 +116,9 @@ pub struct Begun {
 pub fn client_begins(public: Public, ephemeral: StaticSecret, message: &[u8], verification: &[u8]) -> (Begun, Vec<u8>) {
     let client = PublicKey::from(&ephemeral);
     let shared = ephemeral.diffie_hellman(&public.onion_key);
-    let (encryption, _) = first_phase(&public, &client, &shared, &[], verification);
+    let (encryption, _) = first_phase(&public, &client, shared.as_bytes(), &[], verification);
     let encrypted = crypt(&encryption, message);
-    let (_, mac) = first_phase(&public, &client, &shared, &encrypted, verification);
+    let (_, mac) = first_phase(&public, &client, shared.as_bytes(), &encrypted, verification);
     let bytes = [
         &public.identity[..],
         public.onion_key.as_bytes(),
@@ -138,8 +145,9 @@ pub fn client_ends(begun: &Begun, reply: &[u8], verification: &[u8]) -> Option<(
     let proof = reader.array::<32>().ok()?;
     let encrypted = reader.rest();
     let (public, client) = (&begun.public, PublicKey::from(&begun.ephemeral));
-    let ephemeral = begun.ephemeral.diffie_hellman(&relay);
-    let second = second_phase(public, &client, &relay, [&ephemeral, &begun.shared], verification)?;
+    let ephemeral = Shared::of_client(&begun.ephemeral.diffie_hellman(&relay))?;
+    let medium = Shared::of_client(&begun.shared)?;
+    let second = second_phase(public, &client, &relay, [&ephemeral, &medium], verification);
     let expected = second.proof(public, &client, &relay, &begun.mac, encrypted);
     bool::from(expected.ct_eq(&proof)).then(|| (crypt(&second.encryption, encrypted), second.stream))
 }
@@ -148,7 +156,7 @@ pub fn client_ends(begun: &Begun, reply: &[u8], verification: &[u8]) -> Option<(
 fn first_phase(
     public: &Public,
     client: &PublicKey,
-    shared: &SharedSecret,
+    shared: &[u8; 32],
     encrypted: &[u8],
     verification: &[u8],
 ) -> (Zeroizing<[u8; 32]>, [u8; 32]) {
@@ -157,10 +165,7 @@ fn first_phase(
         &public.onion_key.as_bytes()[..],
         &client.as_bytes()[..],
     );
-    let mut stream = stream(
-        ":kdf_phase1",
-        &[shared.as_bytes(), id, x, b, PROTOCOL, &encap(verification)],
-    );
+    let mut stream = stream(":kdf_phase1", &[shared, id, x, b, PROTOCOL, &encap(verification)]);
     let (mut encryption, mut mac_key) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
     stream.read(encryption.as_mut_slice());
     stream.read(mac_key.as_mut_slice());
@@ -178,12 +183,9 @@ fn second_phase(
     public: &Public,
     client: &PublicKey,
     relay: &PublicKey,
-    shared: [&SharedSecret; 2],
+    shared: [&Shared; 2],
     verification: &[u8],
-) -> Option<SecondPhase> {
-    if !shared.iter().all(|one| one.was_contributory()) {
-        return None;
-    }
+) -> SecondPhase {
     let [ephemeral, medium] = shared.map(|one| &one.as_bytes()[..]);
     let (id, b) = (&public.identity[..], &public.onion_key.as_bytes()[..]);
     let (x, y) = (&client.as_bytes()[..], &relay.as_bytes()[..]);
@@ -193,11 +195,11 @@ fn second_phase(
     let mut stream = stream(":kdf_final", &[seed.as_slice()]);
     let mut encryption = Zeroizing::new([0; 32]);
     stream.read(encryption.as_mut_slice());
-    Some(SecondPhase {
+    SecondPhase {
         verify,
         encryption,
         stream,
-    })
+    }
 }
 
 impl SecondPhase {
@@ -292,9 +294,9 @@ mod tests {
              3bebd9151fd3b47c180abc9e044d53565f04d82bbb3bebed3d06cea65db8be9c72b68cd461942088502f67"
         );
 
-        let heard = hear(Opening::read(&opening).unwrap(), &b, b"xyzzy").unwrap();
+        let heard = hear(Opening::read(&opening).unwrap(), &Secret::from(&b), b"xyzzy").unwrap();
         assert_eq!(heard.message.as_slice(), b"hello world");
-        let (reply, mut ours) = heard.reply(b"Hola Mundo", &y, b"xyzzy").unwrap();
+        let (reply, mut ours) = heard.reply(b"Hola Mundo", &Secret::from(&y), b"xyzzy").unwrap();
         assert_eq!(
             hex::encode(&reply),
             "4bf4814326fdab45ad5184f5518bd7fae25dc59374062698201a50a22954246d\
@@ -322,6 +324,7 @@ mod tests {
             onion_key: PublicKey::from(&b),
         };
         let (_, opening) = client_begins(public, StaticSecret::from([8; 32]), b"text", CIRCUIT_EXTEND);
+        let b = Secret::from(&b);
         assert!(hear(Opening::read(&opening).unwrap(), &b, CIRCUIT_EXTEND).is_some());
         // The onion key's name, bytes 32 to 64, chooses the key before this and is not hashed again.
         for place in (0..32).chain(64..opening.len()) {

@@ -3,12 +3,12 @@
 
 use relay_wire::reader::Reader;
 use subtle::ConstantTimeEq;
-use x25519_dalek::StaticSecret;
 use zeroize::Zeroizing;
 
 use shake::digest::XofReader;
 
 use super::keys::CircuitKeys;
+use super::x25519::Secret;
 use super::{ntor, ntor_v3};
 use crate::door::OnionRequest;
 use crate::network::Parameters;
@@ -45,14 +45,14 @@ pub struct OnionAnswer {
 /// Does the handshake of `request`; `None` where it is to be refused.
 pub fn answer(request: &OnionRequest) -> Option<OnionAnswer> {
     let seed = Zeroizing::new(request.seed);
-    let ours = StaticSecret::from(*seed);
+    let ours = Secret::new(&seed);
     match request.handshake {
         Handshake::Ntor => answer_ntor(&request.client, &request.settings, &ours),
         Handshake::NtorV3 => answer_ntor_v3(&request.client, &request.settings, &request.network.parameters, &ours),
     }
 }
 
-fn answer_ntor(client: &[u8], settings: &Settings, ours: &StaticSecret) -> Option<OnionAnswer> {
+fn answer_ntor(client: &[u8], settings: &Settings, ours: &Secret) -> Option<OnionAnswer> {
     let mut reader = Reader::new(client);
     let (identity, wanted, theirs) = (
         reader.array::<20>().ok()?,
@@ -73,12 +73,7 @@ fn answer_ntor(client: &[u8], settings: &Settings, ours: &StaticSecret) -> Optio
     key.map(|_| OnionAnswer { reply, keys })
 }
 
-fn answer_ntor_v3(
-    client: &[u8],
-    settings: &Settings,
-    parameters: &Parameters,
-    ours: &StaticSecret,
-) -> Option<OnionAnswer> {
+fn answer_ntor_v3(client: &[u8], settings: &Settings, parameters: &Parameters, ours: &Secret) -> Option<OnionAnswer> {
     let opening = ntor_v3::Opening::read(client)?;
     if opening.identity != settings.ed25519_identity.0 {
         return None;

@@ -24,6 +24,7 @@ use x25519_dalek::{PublicKey, StaticSecret};
 
 use super::cgo::tests as cgo;
 use super::keys::{CircuitKeys, RelayKeys};
+use super::x25519::Secret;
 use super::{introduction, kdf_tor, ntor, ntor_v3, tor1};
 
 /// A file of a package, wherever cargo has unpacked it.
@@ -150,7 +151,7 @@ fn ntor_vectors() -> usize {
         client: PublicKey::from(&x),
     };
     assert_eq!(&ntor::client_begins(&public), opening);
-    let (answer, ours) = ntor::server(&public, &b, &y).expect("an answer");
+    let (answer, ours) = ntor::server(&public, &Secret::from(&b), &Secret::from(&y)).expect("an answer");
     assert_eq!((&answer, tor1_bytes(&ours)), (reply, keys.as_slice()));
     let theirs = ntor::client_ends(&public, &x, &answer).expect("the proof is right");
     assert_eq!(tor1_bytes(&theirs), keys.as_slice());
@@ -171,10 +172,14 @@ fn ntor_v3_vectors() -> usize {
     };
     let (begun, bytes) = ntor_v3::client_begins(public, x, question, verification);
     assert_eq!(&bytes, opening);
-    let heard = ntor_v3::hear(ntor_v3::Opening::read(opening).expect("an opening"), &b, verification)
-        .expect("the MAC is right");
+    let heard = ntor_v3::hear(
+        ntor_v3::Opening::read(opening).expect("an opening"),
+        &Secret::from(&b),
+        verification,
+    )
+    .expect("the MAC is right");
     assert_eq!(heard.message.as_slice(), question);
-    let (bytes, mut ours) = heard.reply(answer, &y, verification).expect("an answer");
+    let (bytes, mut ours) = heard.reply(answer, &Secret::from(&y), verification).expect("an answer");
     assert_eq!(&bytes, reply);
     let (message, mut theirs) = ntor_v3::client_ends(&begun, reply, verification).expect("the proof is right");
     assert_eq!(&message, answer);

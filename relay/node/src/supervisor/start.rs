@@ -15,7 +15,6 @@ use relay_engine::settings::{OnionKey, Settings, StreamServices};
 use relay_formats::facts::AccountingState;
 use relay_formats::torrc::Torrc;
 use tokio::sync::{mpsc, watch};
-use x25519_dalek::PublicKey;
 
 use super::news::{News, listen_for_signals};
 use super::torrc_watch;
@@ -309,10 +308,7 @@ fn say_who_we_are(config: &Config, keys: &Keys) {
 pub(super) fn settings(config: &Config, keys: &Keys) -> Settings {
     let onion_keys = std::iter::once(&keys.onion)
         .chain(&keys.onion_old)
-        .map(|pair| OnionKey {
-            public: PublicKey::from(*pair.public()),
-            secret: pair.secret().clone(),
-        });
+        .map(|pair| OnionKey::from(pair.secret()));
     Settings {
         rsa_identity: keys.rsa_identity(),
         ed25519_identity: keys.ed25519_identity,

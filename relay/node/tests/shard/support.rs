@@ -133,10 +133,7 @@ impl Relay {
                 rsa_identity: keys.rsa_identity(),
                 ed25519_identity: keys.ed25519_identity,
                 advertised: vec![address],
-                onion_keys: vec![OnionKey {
-                    public: onion_key,
-                    secret: keys.onion.secret().clone(),
-                }],
+                onion_keys: vec![OnionKey::from(keys.onion.secret())],
                 extend_allow_private_addresses: true,
                 services: services.clone(),
                 defences,

@@ -531,10 +531,6 @@ fn the_onion_key_of_yesterday_serves_while_its_grace_lasts() {
 
     let mut net = net(50);
     let ours = &keys()[0].settings;
-    let key = |secret: &StaticSecret| OnionKey {
-        public: PublicKey::from(secret),
-        secret: secret.clone(),
-    };
     let fresh = StaticSecret::from([9; 32]);
     let settings = |onion_keys| {
         let (rsa_identity, ed25519_identity) = (ours.rsa_identity, ours.ed25519_identity);
@@ -553,7 +549,7 @@ fn the_onion_key_of_yesterday_serves_while_its_grace_lasts() {
             extras: ours.extras,
         }
     };
-    let old_and_new = settings(vec![key(&fresh), key(&ours.onion_keys[0].secret)]);
+    let old_and_new = settings(vec![OnionKey::from(&fresh), ours.onion_keys[0].clone()]);
     let new_hop = Hop {
         onion_key: PublicKey::from(&fresh),
         ..hop(0)
@@ -564,7 +560,7 @@ fn the_onion_key_of_yesterday_serves_while_its_grace_lasts() {
         net.run();
         assert_eq!(events(&mut net), vec![Event::Extended { circuit, hops: 1 }]);
     }
-    net.handle(0, relay_engine::Input::Settings(Arc::new(settings(vec![key(&fresh)]))));
+    net.handle(0, relay_engine::Input::Settings(Arc::new(settings(vec![OnionKey::from(&fresh)]))));
     let circuit = net.clients[0].create(&hop(0), Wish::NtorV3);
     net.run();
     assert_eq!(events(&mut net), vec![destroyed(circuit, DestroyReason::TorProtocol)]);
