@@ -12,10 +12,15 @@ struct Place<T> {
     entry: Option<T>,
 }
 
+/// A table of so few places is left as it is.
+const TRIM_ABOVE: usize = 256;
+
 /// Entries in an array; finding one is an index and a comparison.
 pub(crate) struct Slab<T> {
     places: Vec<Place<T>>,
     free: Vec<u32>,
+    /// Of new places: beyond all that places which were given back have had.
+    first_generation: u32,
 }
 
 impl<T> Slab<T> {
@@ -23,6 +28,7 @@ impl<T> Slab<T> {
         Self {
             places: Vec::new(),
             free: Vec::new(),
+            first_generation: 0,
         }
     }
 
@@ -37,11 +43,42 @@ impl<T> Slab<T> {
             };
         }
         let index = self.places.len() as u32;
+        let generation = self.first_generation;
         self.places.push(Place {
-            generation: 0,
+            generation,
             entry: Some(entry),
         });
-        Key { index, generation: 0 }
+        Key { index, generation }
+    }
+
+    /// Entries and free places together.
+    pub(crate) fn places(&self) -> usize {
+        self.places.len()
+    }
+
+    /// The entries of so many places.
+    pub(crate) fn some_mut(&mut self, from: usize, count: usize) -> impl Iterator<Item = &mut T> {
+        let places = self.places.iter_mut().skip(from).take(count);
+        places.filter_map(|place| place.entry.as_mut())
+    }
+
+    /// Gives back memory where three quarters of the places and more stand free at the end.
+    pub(crate) fn trim(&mut self) {
+        let used = self.places.iter().rposition(|place| place.entry.is_some());
+        let length = used.map_or(0, |last| last + 1);
+        if self.places.len() <= TRIM_ABOVE || length > self.places.len() / 4 {
+            return;
+        }
+        let newest = self.places.iter().skip(length).map(|place| place.generation).max();
+        // Where generations are used up, the places stay: no key may ever fit twice.
+        let Some(next) = newest.unwrap_or_default().checked_add(1) else {
+            return;
+        };
+        self.first_generation = self.first_generation.max(next);
+        self.places.truncate(length);
+        self.places.shrink_to(length * 2);
+        self.free.retain(|index| (*index as usize) < length);
+        self.free.shrink_to(length * 2);
     }
 
     #[inline]
@@ -119,5 +156,28 @@ mod tests {
         assert_eq!(slab.get(first), None);
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.get(second), Some(&"second"));
+    }
+
+    #[test]
+    fn a_table_that_shrank_knows_its_old_keys_for_strangers() {
+        let mut slab = Slab::new();
+        let keys: Vec<Key> = (0..10_000).map(|number| slab.insert(number)).collect();
+        slab.trim();
+        assert_eq!(slab.places(), 10_000, "all are in use");
+        for key in &keys[1..] {
+            slab.remove(*key).unwrap();
+        }
+        slab.trim();
+        assert_eq!((slab.places(), slab.len()), (1, 1));
+        assert!(slab.places.capacity() < 10);
+        assert_eq!(slab.get(keys[0]), Some(&0));
+        let fresh: Vec<Key> = (0..10_000).map(|number| slab.insert(number)).collect();
+        assert!(keys[1..].iter().all(|old| slab.get(*old).is_none()));
+        assert!(
+            fresh
+                .iter()
+                .zip(0..)
+                .all(|(key, number)| slab.get(*key) == Some(&number))
+        );
     }
 }

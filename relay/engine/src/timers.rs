@@ -18,6 +18,8 @@ pub(crate) enum Alarm {
     OnionQueue,
     /// A circuit whose padding machine is to send its next cell.
     CircuitPadding(Key),
+    /// Circuits over which nothing goes.
+    Resting,
     /// A stream whose client told a rate.
     Stream(StreamId),
 }

@@ -13,14 +13,25 @@ type Body = [u8; BODY_BYTES];
 
 /// Both directions. Boxed, so that a circuit that still waits for its keys costs little.
 pub(crate) enum Layer {
-    Tor1(Box<(tor1::Direction, tor1::Direction)>),
+    Tor1(Box<Tor1>),
+    /// The same while nothing goes over the circuit, as with most of a relay's circuits at most times.
+    Resting(Box<(tor1::Resting, tor1::Resting)>),
     Cgo(Box<(cgo::RelayForward, cgo::RelayBackward)>),
 }
 
+/// The old crypto at work.
+pub(crate) struct Tor1 {
+    forward: tor1::Direction,
+    backward: tor1::Direction,
+    /// Where both stood when somebody looked last.
+    stood_at: Option<(u64, u64)>,
+}
+
 impl Layer {
+    /// At rest until the first cell.
     pub(crate) fn new(keys: &RelayKeys) -> Self {
         match keys {
-            RelayKeys::Tor1(keys) => Self::Tor1(Box::new(tor1::Direction::pair(keys))),
+            RelayKeys::Tor1(keys) => Self::Resting(Box::new(tor1::Resting::pair(keys))),
             RelayKeys::Cgo(keys) => {
                 let (mut forward, mut backward) = ([0; cgo::KEY_BYTES], [0; cgo::KEY_BYTES]);
                 let (first, second) = keys.split_at(cgo::KEY_BYTES);
@@ -34,9 +45,36 @@ impl Layer {
         }
     }
 
+    #[inline]
+    fn wake(&mut self) {
+        if let Self::Resting(pair) = self {
+            *self = Self::woken(pair);
+        }
+    }
+
+    #[cold]
+    fn woken(pair: &(tor1::Resting, tor1::Resting)) -> Self {
+        Self::Tor1(Box::new(Tor1 {
+            forward: pair.0.wake(),
+            backward: pair.1.wake(),
+            stood_at: None,
+        }))
+    }
+
+    /// Puts it to rest, if nothing has gone either way since this was asked last.
+    pub(crate) fn rest_if_idle(&mut self) {
+        let Self::Tor1(pair) = self else { return };
+        let stands_at = pair.forward.position().zip(pair.backward.position());
+        let idle = stands_at.is_some() && pair.stood_at == stands_at;
+        pair.stood_at = stands_at;
+        if idle && let Some(pair) = pair.forward.rest().zip(pair.backward.rest()) {
+            *self = Self::Resting(Box::new(pair));
+        }
+    }
+
     pub(crate) fn format(&self) -> Format {
         match self {
-            Self::Tor1(_) => Format::V0,
+            Self::Tor1(_) | Self::Resting(_) => Format::V0,
             Self::Cgo(_) => Format::V1,
         }
     }
@@ -44,21 +82,27 @@ impl Layer {
     /// Takes our layer off a cell from the client; a tag means that the cell is for us.
     #[inline]
     pub(crate) fn receive(&mut self, command: Command, body: &mut Body) -> Option<Tag> {
+        self.wake();
         match self {
             Self::Tor1(pair) => {
-                pair.0.crypt(body);
-                pair.0.recognise(body).map(Tag::from)
+                pair.forward.crypt(body);
+                pair.forward.recognise(body).map(Tag::from)
             }
             Self::Cgo(pair) => pair.0.receive(command.0, body).map(Tag::from),
+            // It is awake.
+            Self::Resting(_) => None,
         }
     }
 
     /// Puts our layer on a cell for the client.
     #[inline]
     pub(crate) fn pass(&mut self, command: Command, body: &mut Body) {
+        self.wake();
         match self {
-            Self::Tor1(pair) => pair.1.crypt(body),
+            Self::Tor1(pair) => pair.backward.crypt(body),
             Self::Cgo(pair) => pair.1.pass(command.0, body),
+            // It is awake.
+            Self::Resting(_) => {}
         }
     }
 
@@ -76,13 +120,46 @@ impl Layer {
         if let Some(noise) = body.get_mut(fill + 4..).filter(|noise| !noise.is_empty()) {
             dice.fill(noise);
         }
+        self.wake();
         Ok(match self {
             Self::Tor1(pair) => {
-                let tag = pair.1.sign(body);
-                pair.1.crypt(body);
+                let tag = pair.backward.sign(body);
+                pair.backward.crypt(body);
                 Tag::from(tag)
             }
+            // It is awake.
+            Self::Resting(_) => return Err(CutShort),
             Self::Cgo(pair) => Tag::from(pair.1.originate(Command::RELAY.0, body)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use zeroize::Zeroizing;
+
+    use super::*;
+    use crate::crypto::keys::TOR1_KEY_BYTES;
+
+    #[test]
+    fn a_layer_rests_when_nothing_has_gone_between_two_looks_and_wakes_with_the_next_cell() {
+        let keys = RelayKeys::Tor1(Zeroizing::new([3; TOR1_KEY_BYTES]));
+        let (mut looked_at, mut left_alone) = (Layer::new(&keys), Layer::new(&keys));
+        for round in 0..20_u8 {
+            assert!(matches!(looked_at, Layer::Resting(_)), "round {round}");
+            let (mut one, mut other) = ([round; BODY_BYTES], [round; BODY_BYTES]);
+            looked_at.pass(Command::RELAY, &mut one);
+            left_alone.pass(Command::RELAY, &mut other);
+            assert_eq!(one, other);
+            looked_at.rest_if_idle();
+            assert!(matches!(looked_at, Layer::Tor1(_)), "it has just worked");
+            assert_eq!(
+                looked_at.receive(Command::RELAY, &mut one),
+                left_alone.receive(Command::RELAY, &mut other)
+            );
+            assert_eq!(one, other);
+            looked_at.rest_if_idle();
+            looked_at.rest_if_idle();
+        }
     }
 }

@@ -3,9 +3,10 @@
 
 use aes::Aes128Enc;
 use ctr::Ctr128BE;
-use ctr::cipher::{KeyIvInit, StreamCipher};
+use ctr::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 use sha1::{Digest, Sha1};
 use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
 
 use relay_wire::cell::BODY_BYTES;
 
@@ -24,27 +25,37 @@ const DIGEST_AT: usize = 5;
 pub struct Direction {
     cipher: Cipher,
     digest: Sha1,
+    key: Zeroizing<[u8; 16]>,
+}
+
+/// A direction over which nothing goes for now: what it needs to go on, without the key schedule, which takes six times as
+/// much memory.
+pub struct Resting {
+    key: Zeroizing<[u8; 16]>,
+    /// Bytes of the keystream that are used up.
+    position: u64,
+    digest: Sha1,
 }
 
 impl Direction {
     /// The pair of a circuit, forward first.
     pub fn pair(keys: &[u8; TOR1_KEY_BYTES]) -> (Self, Self) {
-        let (seeds, ciphers) = keys.split_at(40);
-        let (seed_forward, seed_backward) = seeds.split_at(20);
-        let (key_forward, key_backward) = ciphers.split_at(16);
-        (
-            Self::new(seed_forward, key_forward),
-            Self::new(seed_backward, key_backward),
-        )
+        let (forward, backward) = Resting::pair(keys);
+        (forward.wake(), backward.wake())
     }
 
-    fn new(seed: &[u8], key: &[u8]) -> Self {
-        let mut fixed = zeroize::Zeroizing::new([0; 16]);
-        fixed.copy_from_slice(key);
-        Self {
-            cipher: Cipher::new((&*fixed).into(), &[0; 16].into()),
-            digest: Sha1::new_with_prefix(seed),
-        }
+    /// Bytes of the keystream that are used up; `None` where that is no number of 64 bits.
+    pub fn position(&self) -> Option<u64> {
+        self.cipher.try_current_pos().ok()
+    }
+
+    /// What goes on where this one stands.
+    pub fn rest(&self) -> Option<Resting> {
+        Some(Resting {
+            key: self.key.clone(),
+            position: self.position()?,
+            digest: self.digest.clone(),
+        })
     }
 
     /// Puts a layer on or takes it off.
@@ -90,6 +101,41 @@ impl Direction {
     }
 }
 
+impl Resting {
+    /// The pair of a circuit that has carried nothing yet, forward first.
+    pub fn pair(keys: &[u8; TOR1_KEY_BYTES]) -> (Self, Self) {
+        let (seeds, ciphers) = keys.split_at(40);
+        let (seed_forward, seed_backward) = seeds.split_at(20);
+        let (key_forward, key_backward) = ciphers.split_at(16);
+        (
+            Self::new(seed_forward, key_forward),
+            Self::new(seed_backward, key_backward),
+        )
+    }
+
+    fn new(seed: &[u8], key: &[u8]) -> Self {
+        let mut fixed = Zeroizing::new([0; 16]);
+        fixed.copy_from_slice(key);
+        Self {
+            key: fixed,
+            position: 0,
+            digest: Sha1::new_with_prefix(seed),
+        }
+    }
+
+    /// Sets the keys up again.
+    pub fn wake(&self) -> Direction {
+        let mut cipher = Cipher::new((&*self.key).into(), &[0; 16].into());
+        // No place that 64 bits can name is beyond the end of the keystream.
+        cipher.seek(self.position);
+        Direction {
+            cipher,
+            digest: self.digest.clone(),
+            key: self.key.clone(),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -116,6 +162,22 @@ mod tests {
             assert_eq!(body, plain(text));
             assert_eq!(relay.recognise(&mut signed.clone()), None, "a repeated cell");
         }
+    }
+
+    #[test]
+    fn who_has_rested_goes_on_where_it_was() {
+        let keys = [9; TOR1_KEY_BYTES];
+        let ((mut waking, _), (mut resting, _)) = (Direction::pair(&keys), Direction::pair(&keys));
+        for text in 0..40 {
+            let (mut one, mut other) = (plain(text), plain(text));
+            assert_eq!(waking.sign(&mut one), resting.sign(&mut other));
+            waking.crypt(&mut one);
+            resting.crypt(&mut other);
+            assert_eq!(one, other, "cell {text}");
+            resting = resting.rest().unwrap().wake();
+            assert_eq!(resting.position(), Some((u64::from(text) + 1) * BODY_BYTES as u64));
+        }
+        assert!(size_of::<(Resting, Resting)>() <= 256, "a size that allocators know");
     }
 
     #[test]

@@ -135,6 +135,7 @@ impl Engine {
             circuit.open(&fast.keys);
             circuit.made_by_create_fast = true;
         }
+        self.look_for_rest();
         self.send_prev(circuit, Command::CREATED_FAST, &fast.reply, outbox)
     }
 
@@ -223,6 +224,7 @@ impl Engine {
         };
         circuit.open(&answer.keys);
         self.tally.congestion_circuits_opened += u64::from(circuit.sendme_increment.is_some());
+        self.look_for_rest();
         let mut body = Vec::with_capacity(BODY_BYTES);
         write_created2(&mut body, &answer.reply);
         self.send_prev(key, Command::CREATED2, &body, outbox)

@@ -447,6 +447,7 @@ impl Engine {
                     self.feed_workers(now, outbox);
                 }
                 Alarm::CircuitPadding(circuit) => self.circuit_padding_alarm(now, circuit, outbox),
+                Alarm::Resting => self.resting_alarm(now.steady),
                 Alarm::Stream(stream) => self.stream_alarm(now, stream, outbox),
             }
         }

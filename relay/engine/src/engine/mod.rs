@@ -16,6 +16,7 @@ mod links;
 mod memory;
 mod onion_services;
 mod padding;
+mod resting;
 mod streams;
 
 use std::collections::HashMap;
@@ -99,6 +100,8 @@ pub struct Engine {
     timers: Timers,
     /// The onion queue's alarm that is set already.
     onion_alarm: Option<Duration>,
+    /// Where among the circuits the next look begins; `None` while there is nothing to look at.
+    look_from: Option<usize>,
     retiring: bool,
     tally: Tally,
 }
@@ -196,6 +199,7 @@ impl Engine {
             onions: OnionQueue::named_from(first_name),
             timers: Timers::default(),
             onion_alarm: None,
+            look_from: None,
             retiring: false,
             tally: Tally::default(),
         }
