@@ -1,4 +1,4 @@
-//! What a relay pays for a circuit handshake and a link, and what memory they hold.
+//! What a relay pays for a circuit handshake and a link, and how long a single cell waits behind many others.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -7,6 +7,7 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 use super::lean::Lean;
+use super::memory;
 use super::plan::{Layout, Place, Subject};
 use super::report::Spread;
 use crate::say;
@@ -16,68 +17,49 @@ use crate::tornet::Network;
 const HANDSHAKES: f64 = 3_000.0;
 /// Links that are opened to measure what one costs.
 const LINKS: f64 = 1_000.0;
-/// Circuits that are kept open at once.
-const CIRCUITS: f64 = 10_000.0;
+/// Cells that go by while single ones are timed: four seconds of C tor's at least, hundreds of single cells.
+const CELLS_BESIDE_PINGS: &str = "400000";
 
 /// What is measured: its name, unit, how often, and how.
 struct Cost {
     name: &'static str,
     of: fn(&Lean, &Network, &str) -> Result<f64>,
-    /// On which of the subjects' nodes.
-    place: Place,
-    /// Memory only grows: a second time would measure the allocator's reserve.
-    once: bool,
 }
 
-/// Memory comes first, each on relays that have done nothing of the kind yet: an allocator keeps what it once had.
-const COSTS: [Cost; 6] = [
-    Cost {
-        name: "idle link, RSS KiB",
-        of: |lean, network, node| Ok(links(lean, network, node)?.1 / LINKS),
-        place: Place::Guard,
-        once: true,
-    },
-    Cost {
-        name: "open circuit (ntor-v3, 1 hop), RSS KiB",
-        of: |lean, network, node| {
-            let count = CIRCUITS.to_string();
-            let what = ["onion", "--handshake", "ntor-v3", "--keep", "--count", &count];
-            Ok(cost(lean, network, node, what)?.1 / CIRCUITS)
-        },
-        place: Place::Exit,
-        once: true,
-    },
+const COSTS: [Cost; 5] = [
     Cost {
         name: "ntor handshake, CPU µs",
         of: |lean, network, node| onionskin(lean, network, node, "ntor"),
-        place: Place::Guard,
-        once: false,
     },
     Cost {
         name: "ntor-v3 handshake, CPU µs",
         of: |lean, network, node| onionskin(lean, network, node, "ntor-v3"),
-        place: Place::Guard,
-        once: false,
     },
     Cost {
         name: "accepted link, CPU ms",
         of: |lean, network, node| {
-            let (cpu, _, _) = links(lean, network, node)?;
+            let (cpu, _) = links(lean, network, node)?;
             Ok(cpu * 1e3 / LINKS)
         },
-        place: Place::Guard,
-        once: false,
     },
     Cost {
         name: "link handshake of one, wall ms",
         of: |lean, network, node| {
-            let (_, _, done) = links(lean, network, node)?;
+            let (_, done) = links(lean, network, node)?;
             done.get("one_link_milliseconds")
                 .and_then(Value::as_f64)
                 .context("no time")
         },
-        place: Place::Guard,
-        once: false,
+    },
+    Cost {
+        name: "single cell beside 32 bulk circuits, p99 ms",
+        of: |lean, network, node| {
+            let what = ["carry", "--ping", "--circuits", "32", "--cells", CELLS_BESIDE_PINGS];
+            let (_, done) = cost(lean, network, node, what)?;
+            done.get("ping_p99_milliseconds")
+                .and_then(Value::as_f64)
+                .context("no ping")
+        },
     },
 ];
 
@@ -85,23 +67,18 @@ const COSTS: [Cost; 6] = [
 pub(super) fn measured(network: &Network, layout: &Layout, lean: &Lean, rounds: usize) -> Result<String> {
     let mut text =
         String::from("| cost | C tor: median [min-max] | ours | ours/C tor | C tor/C tor |\n|---|---|---|---|---|\n");
-    for subject in layout.measured() {
-        let node = layout.node(Place::Guard, subject).context("no such node")?;
-        let usage = network.usage(&node).context("the relay under test ended")?;
-        say::step(format!(
-            "{subject}: RSS {:.1} MiB before",
-            usage.rss_kib as f64 / 1024.0
-        ));
+    for (name, found) in memory::measured(network, layout, lean)? {
+        let _ = writeln!(text, "{}", row(&name, &found));
     }
     for cost in &COSTS {
         let mut found: Vec<(Subject, Vec<f64>)> = layout.measured().into_iter().map(|one| (one, Vec::new())).collect();
-        for round in 0..if cost.once { 1 } else { rounds } {
+        for round in 0..rounds {
             let count = found.len();
             for at in (0..count).map(|at| (at + round) % count) {
                 let Some((subject, values)) = found.get_mut(at) else {
                     continue;
                 };
-                let node = layout.node(cost.place, *subject).context("no such node")?;
+                let node = layout.node(Place::Guard, *subject).context("no such node")?;
                 let value = (cost.of)(lean, network, &node).with_context(|| format!("{} of {subject}", cost.name))?;
                 say::step(format!("{}: {subject} {value:.2}", cost.name));
                 values.push(value);
@@ -146,18 +123,18 @@ fn onionskin(lean: &Lean, network: &Network, node: &str, handshake: &str) -> Res
     Ok(cost(lean, network, node, what)?.0 * 1e6 / HANDSHAKES)
 }
 
-fn links(lean: &Lean, network: &Network, node: &str) -> Result<(f64, f64, Value)> {
+fn links(lean: &Lean, network: &Network, node: &str) -> Result<(f64, Value)> {
     let count = LINKS.to_string();
     cost(lean, network, node, ["idle", "--as-client", "--count", &count])
 }
 
-/// CPU seconds of the relay, KiB that its memory grew, and what the load said.
+/// CPU seconds of the relay, and what the load said.
 fn cost<'a>(
     lean: &Lean,
     network: &Network,
     node: &str,
     what: impl IntoIterator<Item = &'a str>,
-) -> Result<(f64, f64, Value)> {
+) -> Result<(f64, Value)> {
     let mut running = lean.start(network, node, what)?;
     let before = network.usage(node).context("the relay under test ended")?;
     let said = running.once()?;
@@ -165,6 +142,5 @@ fn cost<'a>(
     std::thread::sleep(Duration::from_millis(200));
     let after = network.usage(node).context("the relay under test ended")?;
     running.end()?;
-    let grown = after.rss_kib as f64 - before.rss_kib as f64;
-    Ok((after.since(Some(&before)), grown, said))
+    Ok((after.since(Some(&before)), said))
 }

@@ -81,6 +81,26 @@ impl Lean {
         node: &str,
         what: impl IntoIterator<Item = &'a str>,
     ) -> Result<Running> {
+        self.started(network, node, what, self.listens)
+    }
+
+    /// The same for what needs nobody behind the relay: any number of these may run at once.
+    pub(super) fn start_beside<'a>(
+        &self,
+        network: &Network,
+        node: &str,
+        what: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Running> {
+        self.started(network, node, what, false)
+    }
+
+    fn started<'a>(
+        &self,
+        network: &Network,
+        node: &str,
+        what: impl IntoIterator<Item = &'a str>,
+        listens: bool,
+    ) -> Result<Running> {
         let descriptor = network.descriptor(node)?;
         let word = |name: &str| {
             let line = descriptor.lines().find_map(|line| line.strip_prefix(name));
@@ -103,7 +123,7 @@ impl Lean {
             .args(["--onion-key", &word("ntor-onion-key ")?]);
         for (name, played) in [("before", &self.before), ("behind", &self.behind)] {
             let mut address = network.or_port(played)?;
-            if !self.listens {
+            if !listens {
                 address.set_port(0);
             }
             command

@@ -11,7 +11,7 @@ use crate::tornet::{Fetch, Network};
 const GIB: f64 = (1_u64 << 30) as f64;
 
 /// Until the first byte must come through a path.
-const WARM_UP: Duration = Duration::from_secs(60);
+pub(super) const WARM_UP: Duration = Duration::from_secs(60);
 
 /// What one transfer cost the relay under test.
 #[derive(Debug, Clone, Serialize)]

@@ -7,9 +7,11 @@
 mod costs;
 pub(crate) mod lean;
 mod measure;
+mod memory;
 mod plan;
 mod profile;
 mod report;
+mod scaling;
 
 use std::path::PathBuf;
 
@@ -68,6 +70,9 @@ pub struct Arguments {
     /// Measure circuit handshakes, links and memory too, with the lean load
     #[arg(long)]
     costs: bool,
+    /// Measure only what three hops and two workers of ours make of it, with the lean load
+    #[arg(long, conflicts_with_all = ["costs", "profile", "no_control"])]
+    scaling: bool,
     /// No second C tor
     #[arg(long)]
     no_control: bool,
@@ -90,7 +95,7 @@ pub struct Arguments {
 
 impl Arguments {
     fn needs_load(&self) -> bool {
-        self.load == Load::Lean || self.costs
+        self.load == Load::Lean || self.costs || self.scaling
     }
 
     fn build_what_is_missing(&mut self) -> Result<()> {
@@ -116,6 +121,9 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         arguments.streams = vec![1, 32];
         arguments.rounds = 3;
     }
+    if arguments.scaling {
+        arguments.positions.clear();
+    }
     let folder = spec::folder().with_file_name("relayfleet-bench");
     let _alone = neighbours::alone(&folder)?;
     Network::down(&folder)?;
@@ -131,7 +139,7 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         programs.push((Subject::Profiled, Program::take(relay)?));
     }
     let layout = Layout::new(!arguments.no_control, arguments.profile.is_some());
-    let network = Network::up(&folder, &spec(&arguments, &layout, &programs))?;
+    let network = Network::up(&folder, &spec(&arguments, &layout, &programs)?)?;
     match measured(&network, &arguments, &layout) {
         Ok(()) => Network::down(&folder),
         Err(error) => {
@@ -141,7 +149,7 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
     }
 }
 
-fn spec(arguments: &Arguments, layout: &Layout, programs: &[(Subject, Program)]) -> Spec {
+fn spec(arguments: &Arguments, layout: &Layout, programs: &[(Subject, Program)]) -> Result<Spec> {
     let mut slots = Vec::new();
     let mut torrc = Vec::new();
     let mut places = arguments.positions.clone();
@@ -163,16 +171,19 @@ fn spec(arguments: &Arguments, layout: &Layout, programs: &[(Subject, Program)])
             });
         }
     }
-    Spec {
+    if let (true, Some((_, program))) = (arguments.scaling, programs.first()) {
+        (slots, torrc) = scaling::slots(layout, &program.command())?;
+    }
+    Ok(Spec {
         prefix: neighbours::prefix(),
         relays: layout.relays(),
-        exits: layout.exits(places.contains(&Place::Exit)),
+        exits: layout.exits(places.contains(&Place::Exit) || arguments.scaling),
         slots,
         torrc,
         // Votes cost CPU; the network is up for less than this.
         voting_interval: std::time::Duration::from_secs(300),
         ..Spec::default()
-    }
+    })
 }
 
 fn measured(network: &Network, arguments: &Arguments, layout: &Layout) -> Result<()> {
@@ -185,6 +196,9 @@ fn measured(network: &Network, arguments: &Arguments, layout: &Layout) -> Result
     };
     if let Some(lean) = lean.as_ref().filter(|_| arguments.costs) {
         say::plain(costs::measured(network, layout, lean, arguments.rounds)?);
+    }
+    if let Some(lean) = lean.as_ref().filter(|_| arguments.scaling) {
+        say::plain(scaling::measured(network, layout, lean, arguments.rounds)?);
     }
     for place in &arguments.positions {
         for subject in layout.subjects() {

@@ -261,6 +261,18 @@ impl Network {
         observe::usage(self.process(name)?.pid)
     }
 
+    /// How long a node's process has been running.
+    #[must_use]
+    pub(crate) fn age(&self, name: &str) -> Option<Duration> {
+        observe::age(self.process(name)?)
+    }
+
+    /// CPU seconds of those of a node's threads whose names begin so, each by itself.
+    pub(crate) fn threads(&self, name: &str, thread: &str) -> Vec<f64> {
+        let process = self.process(name);
+        process.map_or_else(Vec::new, |known| observe::threads(known.pid, thread))
+    }
+
     /// Where the files of the node with this name are.
     #[must_use]
     pub fn node_folder(&self, name: &str) -> PathBuf {

@@ -8,6 +8,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde::Serialize;
 
+use crate::process::Known;
+
 /// Longest metrics page that is read.
 const PAGE_BYTES_MAX: usize = 16 << 20;
 
@@ -74,6 +76,32 @@ pub fn usage(pid: i32) -> Option<Usage> {
         threads: field(&status, "Threads:")?,
         descriptors: fs::read_dir(format!("/proc/{pid}/fd")).ok()?.count(),
     })
+}
+
+/// How long a process has been running.
+pub(crate) fn age(process: Known) -> Option<Duration> {
+    let uptime = fs::read_to_string("/proc/uptime").ok()?;
+    let uptime: f64 = uptime.split(' ').next()?.parse().ok()?;
+    let began = process.started as f64 / rustix::param::clock_ticks_per_second() as f64;
+    Duration::try_from_secs_f64(uptime - began).ok()
+}
+
+/// CPU seconds of the threads whose names begin so, in the order of their names.
+pub(crate) fn threads(pid: i32, name: &str) -> Vec<f64> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task"))
+        .into_iter()
+        .flatten()
+        .flatten();
+    let mut found: Vec<(String, f64)> = threads
+        .filter_map(|thread| {
+            let comm = fs::read_to_string(thread.path().join("comm")).ok()?;
+            let text = fs::read_to_string(thread.path().join("schedstat")).ok()?;
+            let nanoseconds: u64 = text.split(' ').next()?.parse().ok()?;
+            comm.starts_with(name).then_some((comm, nanoseconds as f64 / 1e9))
+        })
+        .collect();
+    found.sort_by(|one, other| one.0.cmp(&other.0));
+    found.into_iter().map(|(_, seconds)| seconds).collect()
 }
 
 /// The first field of each thread's schedstat, nanoseconds on a CPU.

@@ -32,6 +32,9 @@ const NTOR_BYTES: usize = 84;
 /// And of its answer.
 pub(crate) const NTOR_REPLY_BYTES: usize = 64;
 
+/// Between two single cells.
+const PING_PERIOD: Duration = Duration::from_millis(5);
+
 /// No cell for so long is a failure.
 const SILENCE_MAX: Duration = Duration::from_secs(20);
 
@@ -59,6 +62,9 @@ pub(crate) struct Carry {
     /// Cells of a circuit that may be under way, as a client's congestion window bounds them
     #[arg(long, default_value_t = 500)]
     window: u64,
+    /// Beside it one more circuit, over a link of its own, sends single cells, and how long each takes is told
+    #[arg(long)]
+    ping: bool,
 }
 
 #[derive(Serialize)]
@@ -73,6 +79,41 @@ struct Ready {
 struct Carried {
     cells: u64,
     seconds: f64,
+    #[serde(flatten)]
+    pings: Option<Pings>,
+}
+
+/// How long single cells took, from the call that seals one until it is compared at the other end.
+#[derive(Serialize)]
+struct Pings {
+    pings: usize,
+    ping_median_milliseconds: f64,
+    ping_p99_milliseconds: f64,
+    ping_most_milliseconds: f64,
+}
+
+impl Pings {
+    /// `None` of nothing.
+    fn of(mut took: Vec<Duration>) -> Option<Self> {
+        took.sort_unstable();
+        let at = |share: usize| {
+            let place = (took.len() * share / 100).min(took.len().checked_sub(1)?);
+            took.get(place).map(|took| took.as_secs_f64() * 1e3)
+        };
+        Some(Self {
+            pings: took.len(),
+            ping_median_milliseconds: at(50)?,
+            ping_p99_milliseconds: at(99)?,
+            ping_most_milliseconds: at(100)?,
+        })
+    }
+}
+
+/// The circuit of single cells, which is the last one: when its next cell goes, and how long the others took.
+struct Ping {
+    due: Instant,
+    sent_at: Instant,
+    took: Vec<Duration>,
 }
 
 struct Circuit {
@@ -93,6 +134,7 @@ struct Circuits {
     noise: [u8; BODY_BYTES],
     last_cell: Instant,
     down: bool,
+    ping: Option<Ping>,
 }
 
 pub(crate) fn run(mut net: Net, target: &Target, carry: &Carry) -> Result<()> {
@@ -101,10 +143,10 @@ pub(crate) fn run(mut net: Net, target: &Target, carry: &Carry) -> Result<()> {
         "nothing to carry"
     );
     let part = if carry.as_client { Part::Client } else { Part::Relay };
-    for _ in 0..carry.links {
+    let links = carry.links + usize::from(carry.ping);
+    for _ in 0..links {
         net.connect(target, part)?;
     }
-    let links = carry.links;
     net.until("links", |net| {
         Ok(net.links.iter().take(links).all(|link| link.is_open()))
     })?;
@@ -132,12 +174,18 @@ impl Circuits {
             noise,
             last_cell: Instant::now(),
             down: carry.down,
+            ping: None,
         }
     }
 
     fn build(&mut self, net: &mut Net, hop: &Hop, carry: &Carry) -> Result<()> {
-        for number in 0..carry.circuits {
-            let link = number % carry.links;
+        for number in 0..carry.circuits + usize::from(carry.ping) {
+            // The one of single cells, behind the others, has the last link for itself.
+            let link = if number < carry.circuits {
+                number % carry.links
+            } else {
+                carry.links
+            };
             let circ_id = 0x8000_0000 | u32::try_from(number + 1)?;
             let (begun, body) = Begun::new(hop, carry.crypto);
             let out = &mut net.links.get_mut(link).context("no such link")?.out;
@@ -161,19 +209,26 @@ impl Circuits {
     }
 
     fn carry(&mut self, net: &mut Net, carry: &Carry) -> Result<Carried> {
-        let count = self.all.len() as u64;
-        for (number, circuit) in (0..).zip(&mut self.all) {
+        let count = carry.circuits as u64;
+        for (number, circuit) in (0..count).zip(&mut self.all) {
             circuit.target += carry.cells / count + u64::from(number < carry.cells % count);
         }
         let began = Instant::now();
         self.last_cell = began;
+        self.ping = carry.ping.then(|| Ping {
+            due: began + PING_PERIOD,
+            sent_at: began,
+            took: Vec::new(),
+        });
+        let patience = Duration::from_millis(if carry.ping { 1 } else { 100 });
         let mut first = 0;
         while self.all.iter().any(|circuit| circuit.received < circuit.target) {
+            self.send_ping();
             let stopped_for_room = self.give_cells(net, carry.window, first)?;
             first = (first + 1) % self.all.len();
             net.flush()?;
             let more = stopped_for_room && net.links.iter().any(Link::takes_more);
-            net.turn(Duration::from_millis(if more { 0 } else { 100 }))?;
+            net.turn(if more { Duration::ZERO } else { patience })?;
             self.take_cells(net)?;
             if self.last_cell.elapsed() > SILENCE_MAX {
                 let received: u64 = self.all.iter().map(|circuit| circuit.received).sum();
@@ -183,7 +238,21 @@ impl Circuits {
         Ok(Carried {
             cells: carry.cells,
             seconds: began.elapsed().as_secs_f64(),
+            pings: self.ping.take().and_then(|ping| Pings::of(ping.took)),
         })
+    }
+
+    /// Lets the next single cell go, if it is time and the last one has come.
+    fn send_ping(&mut self) {
+        let (Some(ping), Some(circuit)) = (&mut self.ping, self.all.last_mut()) else {
+            return;
+        };
+        let now = Instant::now();
+        if circuit.received == circuit.target && now >= ping.due {
+            circuit.target += 1;
+            ping.sent_at = now;
+            ping.due = now + PING_PERIOD;
+        }
     }
 
     /// Fills the links' batches from the circuits in turn. Tells whether a circuit has more than its link took.
@@ -213,6 +282,7 @@ impl Circuits {
 
     fn take_cells(&mut self, net: &mut Net) -> Result<()> {
         let behind = (net.behind().address, net.behind().rsa, net.behind().ed25519);
+        let last = self.all.len().wrapping_sub(1);
         let mut recent = None;
         for (number, link) in net.links.iter_mut().enumerate() {
             let near = link.part() != Part::Responder;
@@ -239,6 +309,9 @@ impl Circuits {
                         );
                         circuit.received += 1;
                         self.last_cell = Instant::now();
+                        if let Some(ping) = self.ping.as_mut().filter(|_| at == last) {
+                            ping.took.push(ping.sent_at.elapsed());
+                        }
                     }
                     (Command::CREATED2, Some(at)) => {
                         let circuit = self.all.get_mut(at).context("no such circuit")?;
@@ -331,6 +404,17 @@ mod tests {
         read.create.write(&mut body);
         assert_eq!(circuit_of(&body).unwrap(), 77);
         assert_eq!(read.create.data.len(), NTOR_BYTES);
+    }
+
+    #[test]
+    fn pings_are_told_by_rank() {
+        let took = (1..=100).rev().map(Duration::from_millis).collect();
+        let pings = Pings::of(took).unwrap();
+        assert_eq!(
+            (pings.pings, pings.ping_median_milliseconds, pings.ping_p99_milliseconds),
+            (100, 51.0, 100.0)
+        );
+        assert!(Pings::of(Vec::new()).is_none());
     }
 
     #[test]
