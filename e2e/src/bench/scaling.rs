@@ -50,8 +50,11 @@ impl Nodes {
     }
 }
 
+/// A node and a further line of its torrc.
+type TorrcLine = (String, String);
+
 /// Who is ours, and with how many workers.
-pub(super) fn slots(layout: &Layout, command: &[String]) -> Result<(Vec<Slot>, Vec<(String, String)>)> {
+pub(super) fn slots(layout: &Layout, command: &[String]) -> Result<(Vec<Slot>, Vec<TorrcLine>)> {
     let nodes = Nodes::of(layout)?;
     let slots = nodes.ours.iter().chain([&nodes.one_worker]).map(|node| Slot {
         node: node.clone(),
