@@ -10,9 +10,11 @@ use tempfile::TempDir;
 use super::{array, text};
 use crate::command::{command, output};
 
-/// An alert, the minute by which it fires, series with values a minute (promtool's way to write them) that it fires on,
-/// and some that it must leave alone.
-const CASES: [(&str, &str, &[[&str; 2]], &[[&str; 2]]); 9] = [
+/// Series, each with its values a minute, as promtool writes both.
+type Series = &'static [[&'static str; 2]];
+
+/// An alert, the minute by which it fires, series that it fires on, and some that it must leave alone.
+const CASES: [(&str, &str, Series, Series); 9] = [
     (
         "RelayfleetNoLeader",
         "11m",
@@ -114,7 +116,7 @@ pub(super) fn hold(rules: &Value) -> Result<usize> {
     let folder = TempDir::with_prefix("relayfleet-rules-")?;
     let (file, tests) = (folder.path().join("rules.yml"), folder.path().join("tests.yml"));
     fs::write(&file, rules.to_string())?;
-    output(&mut command("promtool", ["check", "rules"]).arg(&file))?;
+    output(command("promtool", ["check", "rules"]).arg(&file))?;
 
     let named: BTreeSet<&str> = all(rules).map(|rule| text(rule, "/alert")).collect();
     let cases: BTreeSet<&str> = CASES.iter().map(|(name, ..)| *name).collect();
@@ -149,7 +151,7 @@ pub(super) fn hold(rules: &Value) -> Result<usize> {
         "tests": both.collect::<Vec<_>>(),
     });
     fs::write(&tests, suite.to_string())?;
-    output(&mut command("promtool", ["test", "rules"]).arg(&tests))?;
+    output(command("promtool", ["test", "rules"]).arg(&tests))?;
     Ok(named.len())
 }
 

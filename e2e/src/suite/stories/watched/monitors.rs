@@ -37,14 +37,14 @@ pub(super) fn as_jobs(monitor: &Value, kubeconfig: &Path) -> Result<Vec<Value>> 
         .map(|(key, value)| format!("{key}={}", text(value, "")));
     let selector = labels.collect::<Vec<_>>().join(",");
     ensure!(!selector.is_empty(), "{name} chooses no pods");
-    let mut discovery = json!({
+    let names = array(monitor, "/spec/namespaceSelector/matchNames");
+    let discovery = json!({
         "role": "pod",
         "kubeconfig_file": kubeconfig,
         "selectors": [{"role": "pod", "label": selector}],
+        // None: all of them.
+        "namespaces": {"names": names},
     });
-    if let Some(names) = monitor.pointer("/spec/namespaceSelector/matchNames") {
-        discovery["namespaces"] = json!({"names": names});
-    }
     let endpoints = array(monitor, "/spec/podMetricsEndpoints").iter();
     Ok(endpoints
         .map(|endpoint| {
