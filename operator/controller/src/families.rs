@@ -28,7 +28,7 @@ use crate::cluster::Cluster;
 use crate::events::{tell, tell_change};
 use crate::reconcile::RoundError;
 use crate::wakes::Wakes;
-use crate::watch::scoped;
+use crate::watch::{scoped, stopped, to_the_end};
 
 type GuardedFamily = DeserializeGuard<RelayFamily>;
 
@@ -47,7 +47,7 @@ pub(crate) async fn run(
     cluster: Arc<Cluster>,
     woken: Arc<Wakes<GuardedFamily>>,
     namespace: Option<&str>,
-    mut stop: Receiver<bool>,
+    stop: Receiver<bool>,
 ) {
     let families = Controller::new(
         scoped::<GuardedFamily>(&cluster.client, namespace),
@@ -56,7 +56,8 @@ pub(crate) async fn run(
     .with_config(Config::default().concurrency(CONCURRENCY));
     cluster.telemetry.inventory.count_families_of(families.store());
     let paces = Arc::new(Paces::default());
-    families
+    let store = families.store();
+    let rounds = families
         .reconcile_on(woken.stream())
         .watches(
             scoped::<PartialObjectMeta<ConfigMap>>(&cluster.client, namespace),
@@ -68,9 +69,7 @@ pub(crate) async fn run(
             ours_of_a_family(),
             |found| family_of(&found),
         )
-        .graceful_shutdown_on(async move {
-            let _ = stop.wait_for(|stop| *stop).await; // an error means that nobody can ask any more
-        })
+        .graceful_shutdown_on(stopped(stop.clone()))
         .run(
             move |family, cluster| reconcile(family, cluster, Arc::clone(&paces)),
             |_, _, _| Action::requeue(AFTER_A_FAILURE),
@@ -82,8 +81,8 @@ pub(crate) async fn run(
                 Err(error) => warn!("{error}"),
             }
             std::future::ready(())
-        })
-        .await;
+        });
+    to_the_end(rounds, store, stop).await;
 }
 
 /// A fleet has far more ConfigMaps and Secrets of its Relays.

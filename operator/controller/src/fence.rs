@@ -24,7 +24,7 @@ use tracing::{debug, info, warn};
 use crate::apply::{ApplyError, FIELD_MANAGER, count};
 use crate::cluster::Cluster;
 use crate::relays::slim_meta;
-use crate::watch::{ours, scoped, stopped};
+use crate::watch::{ours, scoped, stopped, to_the_end};
 
 /// A Node that is deleted or tainted changes nothing about the pod at first.
 const LOOK_AGAIN: Duration = Duration::from_secs(10);
@@ -39,8 +39,9 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
         .modify(|pod| slim_meta(pod.meta_mut()))
         .reflect(writer)
         .touched_objects();
+    let filled = store.clone();
     let pods = Controller::for_stream(ending, store).with_config(Config::default().concurrency(concurrency));
-    let rounds = pods.graceful_shutdown_on(stopped(stop)).run(
+    let rounds = pods.graceful_shutdown_on(stopped(stop.clone())).run(
         reconcile,
         |pod, error, _| {
             warn!(pod = pod.name_any(), %error, "cannot look whether a pod has ended");
@@ -48,7 +49,8 @@ pub(crate) async fn run(cluster: Arc<Cluster>, namespace: Option<&str>, concurre
         },
         cluster,
     );
-    futures::StreamExt::for_each(rounds, |_| std::future::ready(())).await;
+    let rounds = futures::StreamExt::for_each(rounds, |_| std::future::ready(()));
+    to_the_end(rounds, filled, stop).await;
 }
 
 /// Of a pod that nobody has asked to end nothing is kept.

@@ -28,11 +28,12 @@ mod watch;
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser as _;
 use tokio::sync::watch::Receiver;
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use arguments::Arguments;
 use cluster::{Cluster, Lifetime};
@@ -101,10 +102,24 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
     tokio::select! {
         () = async { tokio::join!(relays, work(cluster, concerned, &arguments, stop.clone())); } => {}
         lost = leader.keep(generation, &telemetry) => return Err(lost),
+        () = overdue(stop.clone()) => {
+            // What they have sent may still be done: nobody is invited to lead before the Lease ends.
+            warn!("rounds do not end within {} s: they are left where they are", ENDING.as_secs());
+            return Ok(());
+        }
     }
     leader.release().await;
     info!("operator stops");
     Ok(())
+}
+
+/// Rounds have so long to end once they are asked to; Kubernetes kills after thirty seconds.
+const ENDING: Duration = Duration::from_secs(20);
+
+/// Ends when what was asked to stop should have ended long ago.
+async fn overdue(stop: Receiver<bool>) {
+    watch::stopped(stop).await;
+    tokio::time::sleep(ENDING).await;
 }
 
 /// All other loops, until they are asked to stop.

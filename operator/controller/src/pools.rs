@@ -28,7 +28,7 @@ use crate::events::tell;
 use crate::reconcile::RoundError;
 use crate::relays::GuardedRelay;
 use crate::wakes::Wakes;
-use crate::watch::stopped;
+use crate::watch::{stopped, to_the_end};
 
 type GuardedPool = DeserializeGuard<AddressPool>;
 
@@ -58,7 +58,8 @@ pub(crate) async fn run(
     let pools = Controller::new(api, watcher::Config::default()).with_config(Config::default().concurrency(4));
     cluster.telemetry.inventory.count_pools_of(pools.store());
     let by_pool = every(pools.store());
-    pools
+    let store = pools.store();
+    let rounds = pools
         .reconcile_on(woken.stream())
         // An address that leaves one pool may be another's.
         .watches(
@@ -66,7 +67,7 @@ pub(crate) async fn run(
             watcher::Config::default(),
             move |_| by_pool(),
         )
-        .graceful_shutdown_on(stopped(stop))
+        .graceful_shutdown_on(stopped(stop.clone()))
         .run(
             reconcile,
             |_, _, _| Action::requeue(AFTER_A_FAILURE),
@@ -78,8 +79,8 @@ pub(crate) async fn run(
                 Err(error) => warn!("{error}"),
             }
             std::future::ready(())
-        })
-        .await;
+        });
+    to_the_end(rounds, store, stop).await;
 }
 
 /// All look. There are few.

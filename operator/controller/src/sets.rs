@@ -26,7 +26,7 @@ use crate::cluster::Cluster;
 use crate::events::tell;
 use crate::reconcile::RoundError;
 use crate::wakes::Wakes;
-use crate::watch::{scoped, stopped};
+use crate::watch::{scoped, stopped, to_the_end};
 
 type GuardedSet = DeserializeGuard<RelaySet>;
 
@@ -63,9 +63,11 @@ pub(crate) async fn run(
     cluster.telemetry.inventory.count_sets_of(sets.store());
     let labelled = || watcher::Config::default().labels(names::LABEL_SET);
     let budgets = scoped::<PartialObjectMeta<PodDisruptionBudget>>(&cluster.client, namespace);
-    sets.reconcile_on(woken.stream())
+    let store = sets.store();
+    let rounds = sets
+        .reconcile_on(woken.stream())
         .watches(budgets, labelled(), |budget| set_of(&budget))
-        .graceful_shutdown_on(stopped(stop))
+        .graceful_shutdown_on(stopped(stop.clone()))
         .run(
             reconcile,
             |_, _, _| Action::requeue(AFTER_A_FAILURE),
@@ -77,8 +79,8 @@ pub(crate) async fn run(
                 Err(error) => warn!("{error}"),
             }
             std::future::ready(())
-        })
-        .await;
+        });
+    to_the_end(rounds, store, stop).await;
 }
 
 /// The set whose name a label bears.

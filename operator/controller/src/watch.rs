@@ -7,7 +7,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use futures::{Stream, StreamExt as _};
+use futures::{FutureExt as _, Stream, StreamExt as _};
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret, Service};
 use kube::core::{DeserializeGuard, DynamicObject, PartialObjectMeta};
@@ -69,31 +69,48 @@ pub(crate) async fn run(
             watcher::Config::default(),
             by_family,
         )
-        .graceful_shutdown_on(stopped(stop))
+        .graceful_shutdown_on(stopped(stop.clone()))
         .run(
             reconcile,
             move |relay, error, _| failed.after(&relay, error),
             Arc::clone(&cluster),
         );
-    rounds
-        .for_each(|round| {
-            match round {
-                Ok((relay, _)) => backoff.forget(&relay.erase()),
-                // Deleted; what it left behind still wakes rounds while it goes.
-                Err(controller::Error::ObjectNotFound(relay)) => {
-                    backoff.forget(&relay);
-                    gone.forget(&ObjectRef::new(&relay.name).within(relay.namespace.as_deref().unwrap_or_default()));
-                }
-                Err(error) => warn!("{error}"),
+    let rounds = rounds.for_each(|round| {
+        match round {
+            Ok((relay, _)) => backoff.forget(&relay.erase()),
+            // Deleted; what it left behind still wakes rounds while it goes.
+            Err(controller::Error::ObjectNotFound(relay)) => {
+                backoff.forget(&relay);
+                gone.forget(&ObjectRef::new(&relay.name).within(relay.namespace.as_deref().unwrap_or_default()));
             }
-            std::future::ready(())
-        })
-        .await;
+            Err(error) => warn!("{error}"),
+        }
+        std::future::ready(())
+    });
+    to_the_end(rounds, cluster.relays.clone(), stop).await;
 }
 
 /// Ends when it is asked to stop.
 pub(crate) async fn stopped(mut stop: Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await; // an error means that nobody can ask any more
+}
+
+/// All rounds of a controller, or none where it is asked to stop before its store has been filled once: then no round has
+/// begun, and the controller, which looks no more for what would fill its store, would wait for it for ever.
+pub(crate) async fn to_the_end<K>(rounds: impl Future<Output = ()>, store: Store<K>, stop: Receiver<bool>)
+where
+    K: Resource<DynamicType = ()> + Clone + 'static,
+{
+    let asked_too_early = async {
+        stopped(stop).await;
+        if store.wait_until_ready().now_or_never().is_some() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = rounds => {}
+        () = asked_too_early => {}
+    }
 }
 
 fn watching<K>(relays: Controller<GuardedRelay>, cluster: &Cluster, namespace: Option<&str>) -> Controller<GuardedRelay>
