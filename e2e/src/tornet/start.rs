@@ -13,12 +13,15 @@ use super::network::Network;
 use super::spec::Spec;
 use super::state::{self, Node, Role, State, node_folder};
 use super::torrc::{self, VotingOffset};
-use super::{address, keys};
+use super::{address, keys, observe};
 use crate::state::Places;
 use crate::{process, say};
 
 /// Between two looks at something that is waited for.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// For relays that every authority lists already: they ask every few seconds at most.
+const SLOTS_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Lays out folders, addresses, keys and torrcs. What it does to the machine stands in the state file before it does it.
 pub(super) fn lay_out(places: &Places, spec: &Spec) -> anyhow::Result<State> {
@@ -174,7 +177,26 @@ impl Network {
             relays
                 .iter()
                 .all(|name| listed.iter().any(|entry| entry.nickname == *name))
-        })
+        })?;
+        self.await_slots()
+    }
+
+    /// Waits until the relays in slots know the network too: an exit that does not refuses what comes from relays that it
+    /// has not heard of. One that shows no metrics is not waited for.
+    fn await_slots(&self) -> anyhow::Result<()> {
+        let wait = Wait::new(self, SLOTS_PATIENCE);
+        for name in self.state.relays() {
+            if self.state.node(&name)?.slot.is_none() {
+                continue;
+            }
+            while self
+                .metrics(&name)
+                .is_ok_and(|page| observe::sum_of(&page, "tor_relay_flag").is_none_or(|flags| flags == 0.0))
+            {
+                wait.look_again(&format!("{name} to have a consensus"))?;
+            }
+        }
+        Ok(())
     }
 
     fn await_listed(&self, wait: &Wait<'_>, relays: &[String]) -> anyhow::Result<()> {
