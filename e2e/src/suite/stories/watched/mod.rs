@@ -21,6 +21,8 @@ use crate::say;
 
 /// Enough that the counters of all three relays move between two scrapes.
 const FETCH_BYTES: u64 = 20_000_000;
+/// Any that the chart accepts.
+const KUBERNETES: &str = "1.35";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Alerts without their `for`, which says how long a person may sleep on: the story has no half hour.
@@ -144,11 +146,15 @@ fn rendered(demo: &Demo) -> Result<Vec<Value>> {
     let mut helm = command(demo.cluster.programs.join("helm"), ["template", operator::RELEASE]);
     helm.arg(repository().join("charts/relayfleet"));
     helm.args(["--namespace", operator::NAMESPACE, "--set", "relayMetrics.enabled=true"]);
+    // Without a cluster to ask helm takes the oldest version that it knows.
+    helm.args(["--kube-version", KUBERNETES]);
     for part in ["podMonitor", "prometheusRule", "dashboards"] {
         helm.args(["--set", &format!("monitoring.{part}.enabled=true")]);
     }
     let all = output(&mut helm)?;
-    let documents = all.split("\n---\n").filter(|document| document.contains("kind:"));
+    let wanted = ["kind: PodMonitor\n", "kind: PrometheusRule\n", "kind: ConfigMap\n"];
+    let documents = all.split("\n---\n");
+    let documents = documents.filter(|document| wanted.iter().any(|kind| document.contains(kind)));
     documents
         .map(|document| serde_saphyr::from_str(document).with_context(|| document.to_owned()))
         .collect()
