@@ -18,7 +18,6 @@ mod kubelet;
 mod leader;
 mod manifests;
 mod operator;
-mod pool_deaths;
 mod pools;
 mod rounds;
 mod server;
