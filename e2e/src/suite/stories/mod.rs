@@ -11,11 +11,11 @@ mod images;
 mod outage;
 mod relays;
 mod renewal;
+mod rules;
 mod scale;
 mod search;
 mod standing;
 mod upgrade;
-mod watched;
 
 use anyhow::{Context, Result};
 
@@ -53,9 +53,9 @@ const ON_THE_DEMO: [(&str, &str, Story); 13] = [
         fleet::a_deleted_pod_is_the_same_relay_again,
     ),
     (
-        "watched",
-        "a Prometheus finds the fleet by the chart's monitors, every dashboard has its data, and alerts fire when they should",
-        watched::a_prometheus_sees_the_fleet,
+        "alerts",
+        "the chart's alerts fire on what they are for, and on nothing else",
+        rules::alerts_fire_when_they_should,
     ),
     (
         "scale",

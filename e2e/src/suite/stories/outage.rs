@@ -190,7 +190,7 @@ fn make_short_key(demo: &Demo, relay: &Relay, folder: &Path) -> Result<[Vec<u8>;
 }
 
 /// To none, and waits until it is gone; or to more.
-pub(super) fn scale_operator(demo: &Demo, replicas: u8) -> Result<()> {
+fn scale_operator(demo: &Demo, replicas: u8) -> Result<()> {
     let (name, asked) = (
         format!("deployment/{}", operator::RELEASE),
         format!("--replicas={replicas}"),

@@ -155,19 +155,6 @@ pub(super) fn hold(rules: &Value) -> Result<usize> {
     Ok(named.len())
 }
 
-/// The same rules, each firing as soon as its condition holds.
-pub(super) fn at_once(rules: &Value) -> Value {
-    let mut changed = rules.clone();
-    let groups = changed.get_mut("groups").and_then(Value::as_array_mut);
-    for group in groups.into_iter().flatten() {
-        let rules = group.get_mut("rules").and_then(Value::as_array_mut);
-        for rule in rules.into_iter().flatten().filter_map(Value::as_object_mut) {
-            rule.remove("for");
-        }
-    }
-    changed
-}
-
 fn all(rules: &Value) -> impl Iterator<Item = &Value> {
     array(rules, "/groups").iter().flat_map(|group| array(group, "/rules"))
 }
