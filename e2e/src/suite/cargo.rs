@@ -25,34 +25,59 @@ pub(super) fn one(name: &str, cargo: &mut Command) -> Result<Counts> {
     logged(cargo, &logs().join(format!("{name}.log"))).map(|()| Counts::ONE)
 }
 
+/// Some of many tests failed.
+#[derive(Debug)]
+pub(super) struct SomeFailed {
+    /// How many ended how.
+    pub counts: Counts,
+    /// Their names, and where and why they panicked, a line each.
+    pub lines: Vec<String>,
+}
+
+impl std::error::Error for SomeFailed {}
+
+impl std::fmt::Display for SomeFailed {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Counts { passed, failed, .. } = self.counts;
+        write!(to, "{passed} passed, {failed} failed")?;
+        self.lines.iter().try_for_each(|line| write!(to, "\n  | {line}"))
+    }
+}
+
 /// Runs tests and counts them.
 ///
 /// # Errors
-/// They do not compile, or none ran. Tests that fail are no error but counted.
+/// They do not compile, none ran, or [`SomeFailed`].
 pub(super) fn tests(name: &str, cargo: &mut Command) -> Result<Counts> {
     let log = logs().join(format!("{name}.log"));
     let ended = logged(cargo, &log);
-    let counts = counted(&log);
+    let text = fs::read(&log).unwrap_or_default();
+    let text = String::from_utf8_lossy(&text);
+    let counts = count(&text);
     match ended {
         Err(error) if counts.failed == 0 => Err(error),
         Ok(()) if counts.passed == 0 => bail!("no test ran; see {}", log.display()),
         Err(_) => {
-            for line in fs::read_to_string(&log)?
-                .lines()
-                .filter(|line| line.ends_with("... FAILED"))
-            {
-                crate::say::plain(format!("  | {line}"));
-            }
-            crate::say::plain(format!("  the whole log: {}", log.display()));
-            Ok(counts)
+            let lines = failures(&text);
+            Err(SomeFailed { counts, lines }.into())
         }
         Ok(()) => Ok(counts),
     }
 }
 
-fn counted(log: &Path) -> Counts {
-    let text = fs::read(log).unwrap_or_default();
-    count(&String::from_utf8_lossy(&text))
+/// The lines that name a test that failed, in either of libtest's forms, and those of its panic.
+fn failures(text: &str) -> Vec<String> {
+    let mut lines = text.lines();
+    let mut found = Vec::new();
+    while let Some(line) = lines.next() {
+        if line.ends_with("... FAILED") || line.ends_with("--- FAILED") {
+            found.push(line.to_owned());
+        } else if line.starts_with("thread '") && line.contains(" panicked at ") {
+            let said = lines.next().unwrap_or_default();
+            found.push(format!("{line} {said}"));
+        }
+    }
+    found
 }
 
 /// Adds up the lines `test result: ok. 3 passed; 0 failed; 1 ignored; …`.
@@ -79,6 +104,24 @@ fn count(text: &str) -> Counts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_failed_test_is_named_with_its_panic() {
+        let said = "test exits::names ... ok\n\
+                    exits::memory --- FAILED\n\
+                    test pages::all ... FAILED\n\
+                    thread 'exits::memory' (7) panicked at exits.rs:3:5:\n\
+                    assertion failed: held > 100\n\
+                    stack backtrace:\n";
+        assert_eq!(
+            failures(said),
+            [
+                "exits::memory --- FAILED",
+                "test pages::all ... FAILED",
+                "thread 'exits::memory' (7) panicked at exits.rs:3:5: assertion failed: held > 100",
+            ]
+        );
+    }
 
     #[test]
     fn what_cargo_says_of_each_crate_is_added_up() {

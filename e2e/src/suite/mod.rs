@@ -71,13 +71,19 @@ impl Tally {
         let outcome = catch_unwind(AssertUnwindSafe(test));
         let seconds = (say::elapsed() - began).as_secs_f64();
         let result = outcome.unwrap_or_else(|_| Err(anyhow::anyhow!("the test itself broke (message above)")));
-        let counts = result.as_ref().copied().unwrap_or(Counts {
-            failed: 1,
-            ..Counts::default()
-        });
+        let counts = match &result {
+            Ok(counts) => *counts,
+            Err(error) => match error.downcast_ref::<cargo::SomeFailed>() {
+                Some(some) => some.counts,
+                None => Counts {
+                    failed: 1,
+                    ..Counts::default()
+                },
+            },
+        };
         self.counts.add(counts);
-        match &result {
-            Ok(counts) if counts.failed == 0 => {
+        match result {
+            Ok(counts) => {
                 let skipped = if counts.skipped > 0 {
                     format!(", {} skipped", counts.skipped)
                 } else {
@@ -89,17 +95,9 @@ impl Tally {
                 ));
                 true
             }
-            Ok(counts) => {
-                say::step(format!(
-                    "FAILED: {name} ({} passed, {} failed, {seconds:.1} s)",
-                    counts.passed, counts.failed
-                ));
-                self.failures.push(name.to_owned());
-                false
-            }
             Err(error) => {
                 say::step(format!("FAILED: {name} ({seconds:.1} s): {error:#}"));
-                self.failures.push(name.to_owned());
+                self.failures.push(format!("{name}: {error:#}"));
                 false
             }
         }

@@ -360,7 +360,16 @@ fn what_the_dns_has_said_counts_as_memory_and_is_forgotten_when_that_is_short() 
         tally(exit).memory_dns_bytes_reclaimed
     };
     assert_eq!(limited(Some(100 * held)), 0, "there is room");
-    assert!(limited(Some(held + held / 8)) > 100);
+    // Mail that lay in a box when `held` was read makes it too large a limit: then once more, without that.
+    let forgotten = (0..100).any(|_| {
+        let held = exit.siblings.commons.held_bytes();
+        limited(Some(held + held / 8)) > 100
+    });
+    assert!(
+        forgotten,
+        "{} of {held} bytes are held",
+        exit.siblings.commons.held_bytes()
+    );
     assert!(exit.siblings.commons.held_bytes() < held);
     limited(None);
     visitor.begin(2, &target);
