@@ -224,6 +224,8 @@ impl Server {
                 "--disable-admission-plugins=ServiceAccount,TaintNodesByCondition",
                 "--audit-policy-file=audit.yaml",
                 "--audit-log-path=audit.log",
+                // Read to its end as it grows: a new file after 100 MB, as is usual, would hide writes.
+                "--audit-log-maxsize=65536",
             ],
         )
     }

@@ -21,7 +21,7 @@ use tower::retry::RetryLayer;
 
 use crate::arguments::Arguments;
 use crate::echo::Echoes;
-use crate::relays::GuardedRelay;
+use crate::relays::{GuardedRelay, Listed};
 use crate::telemetry::Telemetry;
 use crate::tenure::{Gate, Tenure};
 
@@ -34,6 +34,8 @@ pub(crate) struct Cluster {
     pub(crate) lifetime: Lifetime,
     /// All Relays, without what no loop reads from there.
     pub(crate) relays: Store<GuardedRelay>,
+    /// Whether that is all of them.
+    pub(crate) listed: Listed,
     pub(crate) echoes: Arc<Echoes>,
 }
 
@@ -61,7 +63,7 @@ impl Cluster {
         telemetry: Arc<Telemetry>,
         instance: &str,
         lifetime: Lifetime,
-        relays: Store<GuardedRelay>,
+        (relays, listed): (Store<GuardedRelay>, Listed),
         echoes: Arc<Echoes>,
     ) -> Self {
         let reporter = Reporter {
@@ -76,6 +78,7 @@ impl Cluster {
             recorder,
             lifetime,
             relays,
+            listed,
             echoes,
         }
     }

@@ -81,7 +81,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         .context("cannot look for the key of status tokens")?;
     let (echoes, concerned) = (Arc::new(Echoes::default()), Concerned::default());
     let namespace = arguments.watch_namespace.as_deref();
-    let (events, store) = relays::watch(&client, namespace, Arc::clone(&echoes), concerned.clone());
+    let (events, store, listed) = relays::watch(&client, namespace, Arc::clone(&echoes), concerned.clone());
     telemetry.inventory.count_relays_of(store.clone());
     let cluster = Arc::new(Cluster::new(
         client,
@@ -89,7 +89,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<()> {
         Arc::clone(&telemetry),
         &arguments.instance(),
         Lifetime::new(arguments.abort_after_writes),
-        store,
+        (store, listed),
         echoes,
     ));
     let relays = watch::run(

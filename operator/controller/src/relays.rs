@@ -11,6 +11,7 @@ use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Client, Resource as _, ResourceExt as _};
 use operator_api::{AddressPool, Engine, Relay, RelayFamily, RelaySet, names};
+use tokio::sync::watch::{Receiver, Sender, channel};
 
 use crate::echo::{Echoes, Version, key};
 use crate::wakes::Wakes;
@@ -61,7 +62,25 @@ impl Facts {
     }
 }
 
-/// The watch, to be driven by the loop for Relays, and what it keeps.
+/// Whether all Relays have been listed once. Not the store's own `wait_until_ready`: of several tasks that wait there,
+/// kube-runtime wakes the one that asked last, and the others never.
+#[derive(Clone)]
+pub(crate) struct Listed(Receiver<bool>);
+
+impl Listed {
+    /// With the means to say that it is so; who drops it has ended the watch.
+    pub(crate) fn new() -> (Sender<bool>, Self) {
+        let (said, listed) = channel(false);
+        (said, Self(listed))
+    }
+
+    /// For any number of tasks at once. `false`: the watch ended before.
+    pub(crate) async fn wait(&self) -> bool {
+        self.0.clone().wait_for(|listed| *listed).await.is_ok()
+    }
+}
+
+/// The watch, to be driven by the loop for Relays, what it keeps, and when that is all.
 pub(crate) fn watch(
     client: &Client,
     namespace: Option<&str>,
@@ -70,11 +89,14 @@ pub(crate) fn watch(
 ) -> (
     impl Stream<Item = watcher::Result<GuardedRelay>> + Send + 'static,
     Store<GuardedRelay>,
+    Listed,
 ) {
     let (store, writer) = reflector::store();
+    let (all_listed, listed) = Listed::new();
     let mut known = Known {
         facts: HashMap::new(),
         listed: HashSet::new(),
+        all_listed,
         echoes,
         concerned,
     };
@@ -84,13 +106,14 @@ pub(crate) fn watch(
         .reflect(writer)
         .inspect_ok(move |event| known.take(event))
         .touched_objects();
-    (events, store)
+    (events, store, listed)
 }
 
 struct Known {
     facts: HashMap<ObjectRef<GuardedRelay>, Facts>,
     /// While all are listed anew.
     listed: HashSet<ObjectRef<GuardedRelay>>,
+    all_listed: Sender<bool>,
     echoes: Arc<Echoes>,
     concerned: Concerned,
 }
@@ -114,6 +137,7 @@ impl Known {
                     .collect();
                 missed.iter().for_each(|relay| self.gone(relay));
                 self.listed = HashSet::new();
+                self.all_listed.send_replace(true);
             }
         }
     }
@@ -187,5 +211,30 @@ pub(crate) fn slim_meta(meta: &mut ObjectMeta) {
     meta.managed_fields = None;
     if let Some(annotations) = &mut meta.annotations {
         annotations.remove(LAST_APPLIED);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn all_who_wait_for_the_list_are_told_and_not_the_last_alone() {
+        let (said, listed) = Listed::new();
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let listed = listed.clone();
+                tokio::spawn(async move { listed.wait().await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        said.send_replace(true);
+        for one in waiting {
+            assert!(one.await.unwrap());
+        }
+        assert!(listed.wait().await, "later too");
+        let (said, listed) = Listed::new();
+        drop(said);
+        assert!(!listed.wait().await, "the watch ended");
     }
 }

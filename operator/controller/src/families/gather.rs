@@ -48,7 +48,7 @@ pub(super) async fn gather(cluster: &Cluster, namespace: &str, name: &str) -> ku
 /// The Relays that name the family and have an identity; one that cannot be read has no place in it. As the watch knows them:
 /// who comes or goes meanwhile wakes the next round.
 async fn members(cluster: &Cluster, namespace: &str, family: &str) -> kube::Result<Vec<Member>> {
-    if cluster.relays.wait_until_ready().await.is_err() {
+    if !cluster.listed.wait().await {
         // The watch has ended, and with it this process.
         return std::future::pending().await;
     }
