@@ -60,6 +60,8 @@ impl TlsProfile {
         server.session_storage = Arc::new(NoServerSessionStorage {});
         server.send_tls13_tickets = 0;
         server.max_early_data_size = 0;
+        // For our own record layer.
+        server.enable_secret_extraction = true;
 
         let verifier = Arc::new(SignatureOnly {
             algorithms: provider.signature_verification_algorithms,
@@ -70,6 +72,7 @@ impl TlsProfile {
             .with_custom_certificate_verifier(verifier)
             .with_no_client_auth();
         client.resumption = Resumption::disabled();
+        client.enable_secret_extraction = true;
 
         Ok(Self {
             server: Arc::new(server),

@@ -1,15 +1,18 @@
 //! One TLS connection without its socket.
 
+use std::mem;
 use std::sync::Arc;
 
-use rustls::CommonState;
-use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
-use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
-use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
+use rustls::client::UnbufferedClientConnection;
+use rustls::server::UnbufferedServerConnection;
+use rustls::{CommonState, ProtocolVersion, SupportedCipherSuite};
 use sha2::{Digest, Sha256};
 
 use super::exporter::ExporterSecrets;
 use super::profile::{TlsProfile, client_name};
+use super::records::{NextKeys, RecordError, Records, Role};
+use super::room::Room;
+use super::unbuffered::{Outgoing, Seen, Taken, put_out, take_in};
 
 /// Ciphertext that may wait for its record's or handshake message's end: rustls takes handshake messages of 64 KiB,
 /// and one more record (16 KiB and its overhead) may have begun.
@@ -25,6 +28,9 @@ pub enum TlsError {
     /// The peer, or we, broke TLS's rules.
     #[error("TLS: {0}")]
     Tls(#[from] rustls::Error),
+    /// The same, in TLS 1.3 after the handshake.
+    #[error("TLS: {0}")]
+    Record(RecordError),
     /// A message that never ends.
     #[error("TLS: a message longer than {UNFINISHED_BYTES_MAX} bytes")]
     TooLong,
@@ -34,6 +40,16 @@ pub enum TlsError {
     /// No more may be encrypted under this session's keys.
     #[error("TLS: the session's keys are used up")]
     KeysUsedUp,
+}
+
+impl From<RecordError> for TlsError {
+    fn from(error: RecordError) -> Self {
+        match error {
+            RecordError::Ended => Self::CannotSend,
+            RecordError::KeysUsedUp => Self::KeysUsedUp,
+            other => Self::Record(other),
+        }
+    }
 }
 
 /// What a call to [`Session::receive`] brought.
@@ -52,14 +68,25 @@ pub struct Session {
     server_random: Option<[u8; 32]>,
     /// Ciphertext of a record or handshake message that has not ended.
     unfinished: Vec<u8>,
+    /// So many bytes of it are whole records that rustls has seen.
+    unfinished_whole: usize,
     established: bool,
 }
 
-/// The larger variant is the common one.
-#[allow(clippy::large_enum_variant)]
+/// Who seals and opens. A session begins as rustls's; one of TLS 1.3 becomes our own when its handshake ends.
 enum Side {
-    Client(UnbufferedClientConnection),
-    Server(UnbufferedServerConnection),
+    Client(Box<UnbufferedClientConnection>),
+    Server(Box<UnbufferedServerConnection>),
+    Own(Box<Own>),
+    /// rustls would not give its keys.
+    Broken,
+}
+
+/// What is left of a session when its handshake has ended.
+struct Own {
+    records: Records,
+    suite: SupportedCipherSuite,
+    peer_certificate_sha256: Option<[u8; 32]>,
 }
 
 impl Session {
@@ -71,14 +98,8 @@ impl Session {
         let secrets = Arc::new(ExporterSecrets::default());
         let mut config = (*profile.server).clone();
         config.key_log = Arc::clone(&secrets) as _;
-        let side = Side::Server(UnbufferedServerConnection::new(Arc::new(config))?);
-        Ok(Self {
-            side,
-            secrets,
-            server_random: None,
-            unfinished: Vec::new(),
-            established: false,
-        })
+        let server = UnbufferedServerConnection::new(Arc::new(config))?;
+        Ok(Self::new(Side::Server(Box::new(server)), secrets))
     }
 
     /// The initiator's side; its ClientHello is appended to `out`.
@@ -89,16 +110,21 @@ impl Session {
         let secrets = Arc::new(ExporterSecrets::default());
         let mut config = (*profile.client).clone();
         config.key_log = Arc::clone(&secrets) as _;
-        let side = Side::Client(UnbufferedClientConnection::new(Arc::new(config), client_name())?);
-        let mut session = Self {
+        let client = UnbufferedClientConnection::new(Arc::new(config), client_name())?;
+        let mut session = Self::new(Side::Client(Box::new(client)), secrets);
+        session.receive(&mut [], &mut Vec::new(), out)?;
+        Ok(session)
+    }
+
+    fn new(side: Side, secrets: Arc<ExporterSecrets>) -> Self {
+        Self {
             side,
             secrets,
             server_random: None,
             unfinished: Vec::new(),
+            unfinished_whole: 0,
             established: false,
-        };
-        session.receive(&mut [], &mut Vec::new(), out)?;
-        Ok(session)
+        }
     }
 
     /// Copies what is left of the last read to the front of `buffer` and says how long it is. The next read goes
@@ -125,26 +151,36 @@ impl Session {
     /// ciphertext for the peer to `out`.
     ///
     /// # Errors
-    /// The session is dead; `out` may still hold an alert for the peer.
+    /// The session is dead; `plain` holds what came before, `out` may still hold an alert for the peer.
     pub fn receive(&mut self, cipher: &mut [u8], plain: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<Progress, TlsError> {
-        let out_from = out.len();
-        if self.server_random.is_none() && matches!(self.side, Side::Client(_)) {
-            self.server_random = server_random(cipher);
+        Room::append(plain, |plain| self.receive_into(cipher, plain, out))
+    }
+
+    /// As [`Session::receive`], with plain bytes appended to a room.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn receive_into(
+        &mut self,
+        cipher: &mut [u8],
+        plain: &mut Room,
+        out: &mut Vec<u8>,
+    ) -> Result<Progress, TlsError> {
+        let mut taken = self.shake_hands(cipher, plain, out)?;
+        if let Side::Own(own) = &mut self.side {
+            let behind = cipher.get(taken.bytes..).unwrap_or_default();
+            taken.bytes += own.records.receive(behind, plain, out)?;
+            taken.whole = taken.bytes;
+            taken.established = true;
+            taken.peer_closed = own.records.peer_closed();
         }
-        let taken = match &mut self.side {
-            Side::Client(client) => take_in(client, cipher, plain, out),
-            Side::Server(server) => take_in(server, cipher, plain, out),
-        };
-        if self.server_random.is_none() && matches!(self.side, Side::Server(_)) {
-            self.server_random = out.get(out_from..).and_then(server_random);
-        }
-        let taken = taken?;
         let rest = cipher.get(taken.bytes..).unwrap_or_default();
         if rest.len() > UNFINISHED_BYTES_MAX {
             return Err(TlsError::TooLong);
         }
         self.unfinished.clear();
         self.unfinished.extend_from_slice(rest);
+        self.unfinished_whole = taken.whole.saturating_sub(taken.bytes);
         if rest.is_empty() {
             self.unfinished.shrink_to(0);
         }
@@ -155,24 +191,77 @@ impl Session {
         })
     }
 
+    /// What rustls makes of `cipher`, as long as the session is its own.
+    fn shake_hands(&mut self, cipher: &mut [u8], plain: &mut Room, out: &mut Vec<u8>) -> Result<Taken, TlsError> {
+        let out_from = out.len();
+        let seen = Seen {
+            bytes: self.unfinished.len(),
+            whole: self.unfinished_whole,
+        };
+        let taken = match &mut self.side {
+            Side::Client(client) => {
+                self.server_random = self.server_random.or_else(|| server_random(cipher));
+                take_in(&mut **client, cipher, seen, plain, out)
+            }
+            Side::Server(server) => {
+                let taken = take_in(&mut **server, cipher, seen, plain, out);
+                let random = || out.get(out_from..).and_then(server_random);
+                self.server_random = self.server_random.or_else(random);
+                taken
+            }
+            Side::Own(_) => Ok(Taken::default()),
+            Side::Broken => Err(TlsError::CannotSend),
+        }?;
+        if taken.can_turn {
+            self.take_over()?;
+        }
+        Ok(taken)
+    }
+
+    /// Takes the keys out of rustls, of which only what makes further keys is left.
+    fn take_over(&mut self) -> Result<(), TlsError> {
+        let Some(SupportedCipherSuite::Tls13(suite)) = self.common().and_then(CommonState::negotiated_cipher_suite)
+        else {
+            return Ok(());
+        };
+        let peer_certificate_sha256 = self.peer_certificate_sha256();
+        let (role, secrets, next_keys): (_, _, Box<dyn NextKeys>) = match mem::replace(&mut self.side, Side::Broken) {
+            Side::Client(client) => {
+                let (secrets, kernel) = client.dangerous_into_kernel_connection()?;
+                (Role::Client, secrets, Box::new(kernel))
+            }
+            Side::Server(server) => {
+                let (secrets, kernel) = server.dangerous_into_kernel_connection()?;
+                (Role::Server, secrets, Box::new(kernel))
+            }
+            other => {
+                self.side = other;
+                return Ok(());
+            }
+        };
+        self.side = Side::Own(Box::new(Own {
+            records: Records::new(role, secrets, next_keys, suite.common.confidentiality_limit)?,
+            suite: SupportedCipherSuite::Tls13(suite),
+            peer_certificate_sha256,
+        }));
+        Ok(())
+    }
+
     /// Appends `plain`, sealed in records of at most 16 KiB, to `out`.
     ///
     /// # Errors
     /// The handshake has not ended, or the session has.
     pub fn seal(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsError> {
-        Out::append(out, |out| self.put_out(Outgoing::Data(plain), out))
+        Room::append(out, |out| self.put_out(Outgoing::Data(plain), out))
     }
 
-    /// Puts `plain`, sealed in records of at most 16 KiB, at the front of `room`, and says how many bytes it became. `room`
-    /// grows where it must and is never made shorter: kept from batch to batch, nothing is cleared that is about to be
-    /// written anyway.
+    /// Puts `plain`, sealed in records of at most 16 KiB, into `room`, in place of what it held.
     ///
     /// # Errors
     /// The handshake has not ended, or the session has.
-    pub fn seal_into(&mut self, plain: &[u8], room: &mut Vec<u8>) -> Result<usize, TlsError> {
-        let mut out = Out { room, filled: 0 };
-        self.put_out(Outgoing::Data(plain), &mut out)?;
-        Ok(out.filled)
+    pub fn seal_into(&mut self, plain: &[u8], room: &mut Room) -> Result<(), TlsError> {
+        room.clear();
+        self.put_out(Outgoing::Data(plain), room)
     }
 
     /// Appends the message that says that nothing more will come from us.
@@ -180,222 +269,62 @@ impl Session {
     /// # Errors
     /// The handshake has not ended, or the session has.
     pub fn seal_end(&mut self, out: &mut Vec<u8>) -> Result<(), TlsError> {
-        Out::append(out, |out| self.put_out(Outgoing::End, out))
+        Room::append(out, |out| self.put_out(Outgoing::End, out))
     }
 
     /// Exported keying material for Tor's AUTHENTICATE; `None` before the handshake's end.
     pub fn export(&self, context: &[u8; 32]) -> Option<[u8; 32]> {
-        let (version, suite) = (
-            self.common().protocol_version()?,
-            self.common().negotiated_cipher_suite()?,
-        );
+        let (version, suite) = match &self.side {
+            Side::Own(own) => (ProtocolVersion::TLSv1_3, own.suite),
+            _ => {
+                let common = self.common()?;
+                (common.protocol_version()?, common.negotiated_cipher_suite()?)
+            }
+        };
         self.secrets.export(version, suite, self.server_random, context)
     }
 
     /// SHA-256 of the DER of the certificate that the peer showed; a client shows none.
     pub fn peer_certificate_sha256(&self) -> Option<[u8; 32]> {
-        let shown = self.common().peer_certificates()?.first()?;
+        if let Side::Own(own) = &self.side {
+            return own.peer_certificate_sha256;
+        }
+        let shown = self.common()?.peer_certificates()?.first()?;
         Some(Sha256::digest(shown).into())
     }
 
-    fn common(&self) -> &CommonState {
+    fn common(&self) -> Option<&CommonState> {
         match &self.side {
-            Side::Client(client) => client,
-            Side::Server(server) => server,
+            Side::Client(client) => Some(client),
+            Side::Server(server) => Some(server),
+            Side::Own(_) | Side::Broken => None,
         }
     }
 
-    fn put_out(&mut self, what: Outgoing<'_>, out: &mut Out<'_>) -> Result<(), TlsError> {
+    /// Our own records, once they are.
+    #[cfg(test)]
+    pub(super) fn records(&mut self) -> Option<&mut Records> {
         match &mut self.side {
-            Side::Client(client) => put_out(client, &mut self.unfinished, what, out),
-            Side::Server(server) => put_out(server, &mut self.unfinished, what, out),
+            Side::Own(own) => Some(&mut own.records),
+            _ => None,
         }
     }
-}
 
-/// What goes out by a call.
-#[derive(Clone, Copy)]
-enum Outgoing<'p> {
-    Data(&'p [u8]),
-    End,
-}
-
-/// What both roles of rustls's unbuffered session offer, under one name.
-trait Unbuffered {
-    type Data;
-    fn process<'c, 'i>(&'c mut self, cipher: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
-}
-
-impl Unbuffered for UnbufferedClientConnection {
-    type Data = ClientConnectionData;
-    fn process<'c, 'i>(&'c mut self, cipher: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(cipher)
-    }
-}
-
-impl Unbuffered for UnbufferedServerConnection {
-    type Data = ServerConnectionData;
-    fn process<'c, 'i>(&'c mut self, cipher: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
-        self.process_tls_records(cipher)
-    }
-}
-
-#[derive(Default)]
-struct Taken {
-    bytes: usize,
-    established: bool,
-    peer_closed: bool,
-}
-
-/// Feeds all of `cipher` that forms whole records and messages.
-fn take_in(
-    connection: &mut impl Unbuffered,
-    cipher: &mut [u8],
-    plain: &mut Vec<u8>,
-    out: &mut Vec<u8>,
-) -> Result<Taken, TlsError> {
-    let mut taken = Taken::default();
-    loop {
-        let UnbufferedStatus { mut discard, state } =
-            connection.process(cipher.get_mut(taken.bytes..).unwrap_or_default());
-        let mut done = false;
-        match state {
-            Ok(ConnectionState::ReadTraffic(mut traffic)) => {
-                while let Some(record) = traffic.next_record() {
-                    let record = record?;
-                    discard += record.discard;
-                    plain.extend_from_slice(record.payload);
-                }
+    fn put_out(&mut self, what: Outgoing<'_>, out: &mut Room) -> Result<(), TlsError> {
+        let held = self.unfinished.len();
+        let put = match &mut self.side {
+            Side::Client(client) => put_out(&mut **client, &mut self.unfinished, what, out),
+            Side::Server(server) => put_out(&mut **server, &mut self.unfinished, what, out),
+            Side::Own(own) => match what {
+                Outgoing::Data(plain) => own.records.seal(plain, out),
+                Outgoing::End => own.records.seal_end(out),
             }
-            Ok(ConnectionState::EncodeTlsData(mut handshake)) => {
-                encode(&mut handshake, out).ok_or(TlsError::CannotSend)?;
-            }
-            // What `out` holds goes to the socket in order, so as far as rustls must know it has gone.
-            Ok(ConnectionState::TransmitTlsData(transmit)) => transmit.done(),
-            Ok(ConnectionState::WriteTraffic(_)) => {
-                taken.established = true;
-                done = true;
-            }
-            Ok(ConnectionState::PeerClosed) => taken.peer_closed = true,
-            Ok(ConnectionState::Closed) => {
-                taken.peer_closed = true;
-                done = true;
-            }
-            Ok(ConnectionState::BlockedHandshake) => done = true,
-            Ok(_) => return Err(rustls::Error::General("early data that we never offered".to_owned()).into()),
-            Err(error) => {
-                last_words(connection, out);
-                return Err(error.into());
-            }
-        }
-        taken.bytes += discard;
-        if done {
-            return Ok(taken);
-        }
-    }
-}
-
-/// After an error rustls may hold an alert for the peer.
-fn last_words(connection: &mut impl Unbuffered, out: &mut Vec<u8>) {
-    while let Ok(ConnectionState::EncodeTlsData(mut alert)) = connection.process(&mut []).state {
-        let told = encode(&mut alert, out);
-        if told.is_none() {
-            return;
-        }
-    }
-}
-
-/// Appends `what` to `out`, behind whatever rustls has to say first.
-fn put_out(
-    connection: &mut impl Unbuffered,
-    unfinished: &mut Vec<u8>,
-    what: Outgoing<'_>,
-    out: &mut Out<'_>,
-) -> Result<(), TlsError> {
-    loop {
-        // rustls remembers how far into `unfinished` it has looked, so it must see it again.
-        let UnbufferedStatus { discard, state } = connection.process(unfinished);
-        let mut done = false;
-        match state? {
-            ConnectionState::WriteTraffic(mut traffic) => {
-                let mut write = |room: &mut [u8]| match what {
-                    Outgoing::Data(plain) => traffic.encrypt(plain, room),
-                    Outgoing::End => traffic.queue_close_notify(room),
-                };
-                let mut used_up = false;
-                out.write(|room| {
-                    write(room).map_err(|error| match error {
-                        EncryptError::InsufficientSize(short) => Some(short.required_size),
-                        EncryptError::EncryptExhausted => {
-                            used_up = true;
-                            None
-                        }
-                    })
-                })
-                .ok_or(if used_up {
-                    TlsError::KeysUsedUp
-                } else {
-                    TlsError::CannotSend
-                })?;
-                done = true;
-            }
-            ConnectionState::EncodeTlsData(mut handshake) => {
-                encode_into(&mut handshake, out).ok_or(TlsError::CannotSend)?;
-            }
-            ConnectionState::TransmitTlsData(transmit) => transmit.done(),
-            ConnectionState::PeerClosed => {}
-            _ => return Err(TlsError::CannotSend),
-        }
-        unfinished.drain(..discard.min(unfinished.len()));
-        if done {
-            return Ok(());
-        }
-    }
-}
-
-fn encode<D>(message: &mut EncodeTlsData<'_, D>, out: &mut Vec<u8>) -> Option<()> {
-    Out::append(out, |out| encode_into(message, out))
-}
-
-fn encode_into<D>(message: &mut EncodeTlsData<'_, D>, out: &mut Out<'_>) -> Option<()> {
-    out.write(|room| {
-        message.encode(room).map_err(|error| match error {
-            EncodeError::InsufficientSize(short) => Some(short.required_size),
-            EncodeError::AlreadyEncoded => None,
-        })
-    })
-}
-
-/// Where ciphertext goes: behind the first `filled` bytes of `room`.
-struct Out<'v> {
-    room: &'v mut Vec<u8>,
-    filled: usize,
-}
-
-impl Out<'_> {
-    /// Lets `write` append to what `out` holds.
-    fn append<T>(out: &mut Vec<u8>, write: impl FnOnce(&mut Out<'_>) -> T) -> T {
-        let filled = out.len();
-        let mut out = Out { room: out, filled };
-        let result = write(&mut out);
-        let filled = out.filled;
-        out.room.truncate(filled);
-        result
-    }
-
-    /// Appends what `write` writes; `write` says how much room it needs where it has too little.
-    fn write(&mut self, mut write: impl FnMut(&mut [u8]) -> Result<usize, Option<usize>>) -> Option<()> {
-        for _ in 0..2 {
-            match write(self.room.get_mut(self.filled..).unwrap_or_default()) {
-                Ok(length) => {
-                    self.filled += length;
-                    return Some(());
-                }
-                Err(Some(required)) => self.room.resize(self.filled + required, 0),
-                Err(None) => break,
-            }
-        }
-        None
+            .map_err(TlsError::from),
+            Side::Broken => Err(TlsError::CannotSend),
+        };
+        let drained = held - self.unfinished.len();
+        self.unfinished_whole = self.unfinished_whole.saturating_sub(drained);
+        put
     }
 }
 

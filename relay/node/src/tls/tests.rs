@@ -17,14 +17,14 @@ const LABEL: &[u8] = b"EXPORTER FOR TOR TLS CLIENT BINDING AUTH0003";
 const CONTEXT: [u8; 32] = [7; 32];
 
 /// What a relay shows, with a profile of all our suites and, for strangers, one profile a suite.
-struct Shown {
+pub(super) struct Shown {
     certificate_der: Vec<u8>,
     certificate_sha256: [u8; 32],
     key: TlsLinkKey,
 }
 
 impl Shown {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut dice = rand::rng();
         let (master, signing) = (Ed25519Secret::generate(&mut dice), Ed25519Secret::generate(&mut dice));
         let now = SystemTime::now();
@@ -54,11 +54,11 @@ impl Shown {
         TlsProfile::with_provider(shown, provider).unwrap()
     }
 
-    fn ours(&self) -> TlsProfile {
+    pub(super) fn ours(&self) -> TlsProfile {
         self.profile(aws_lc_rs::default_provider())
     }
 
-    fn stranger(&self, suite: SupportedCipherSuite) -> TlsProfile {
+    pub(super) fn stranger(&self, suite: SupportedCipherSuite) -> TlsProfile {
         self.profile(CryptoProvider {
             cipher_suites: vec![suite],
             ..aws_lc_rs::default_provider()
@@ -67,7 +67,7 @@ impl Shown {
 }
 
 /// The suites that a link with an RSA certificate can have.
-fn suites() -> Vec<SupportedCipherSuite> {
+pub(super) fn suites() -> Vec<SupportedCipherSuite> {
     let all = aws_lc_rs::default_provider().cipher_suites;
     all.into_iter()
         .filter(|suite| !format!("{suite:?}").contains("ECDSA"))
@@ -75,10 +75,10 @@ fn suites() -> Vec<SupportedCipherSuite> {
 }
 
 /// rustls's own buffered connection, as the stranger at the other end.
-struct Stranger(Connection);
+pub(super) struct Stranger(pub(super) Connection);
 
 impl Stranger {
-    fn client(profile: &TlsProfile) -> Self {
+    pub(super) fn client(profile: &TlsProfile) -> Self {
         Self(
             ClientConnection::new(Arc::clone(&profile.client), client_name())
                 .unwrap()
@@ -86,11 +86,11 @@ impl Stranger {
         )
     }
 
-    fn server(profile: &TlsProfile) -> Self {
+    pub(super) fn server(profile: &TlsProfile) -> Self {
         Self(ServerConnection::new(Arc::clone(&profile.server)).unwrap().into())
     }
 
-    fn take(&mut self, mut cipher: &[u8]) -> Vec<u8> {
+    pub(super) fn take(&mut self, mut cipher: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
         while !cipher.is_empty() {
             self.0.read_tls(&mut cipher).unwrap();
@@ -100,7 +100,7 @@ impl Stranger {
         plain
     }
 
-    fn give(&mut self) -> Vec<u8> {
+    pub(super) fn give(&mut self) -> Vec<u8> {
         let mut out = Vec::new();
         while self.0.wants_write() {
             self.0.write_tls(&mut out).unwrap();
@@ -114,7 +114,7 @@ impl Stranger {
 }
 
 /// Gives `cipher` to our session in reads of `step` bytes, as a socket would; returns plain bytes and our answer.
-fn feed(session: &mut Session, cipher: &[u8], step: usize) -> (Vec<u8>, Vec<u8>) {
+pub(super) fn feed(session: &mut Session, cipher: &[u8], step: usize) -> (Vec<u8>, Vec<u8>) {
     let (mut plain, mut out) = (Vec::new(), Vec::new());
     let mut buffer = vec![0; Session::unfinished_bytes_max() + step];
     for read in cipher.chunks(step) {
@@ -128,7 +128,7 @@ fn feed(session: &mut Session, cipher: &[u8], step: usize) -> (Vec<u8>, Vec<u8>)
 }
 
 /// Lets both talk until neither has anything to say; begins with what we said first, if we did.
-fn shake(ours: &mut Session, stranger: &mut Stranger, hello: Vec<u8>, step: usize) {
+pub(super) fn shake(ours: &mut Session, stranger: &mut Stranger, hello: Vec<u8>, step: usize) {
     let mut from_us = hello;
     loop {
         stranger.take(&from_us);

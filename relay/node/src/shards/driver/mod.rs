@@ -30,7 +30,7 @@ use crate::dircache::Service;
 use crate::link::Link;
 use crate::link_keys::LinkKeys;
 use crate::rate::RateLimits;
-use crate::tls::Session;
+use crate::tls::{Room, Session};
 use crate::traffic::Traffic;
 
 mod directory;
@@ -189,10 +189,11 @@ struct Driver {
     /// When the thread ends, whatever is still open then; none until it is told to stop.
     stop_at: Option<Duration>,
     cipher: Vec<u8>,
-    plain: Vec<u8>,
+    /// What the link that is being read has said.
+    plain: Room,
     sealed: Vec<u8>,
-    /// Room for a batch's records; what of it counts, whoever fills it knows.
-    records: Vec<u8>,
+    /// A batch's records.
+    records: Room,
 }
 
 impl Driver {
@@ -231,9 +232,9 @@ impl Driver {
             quiet_said: false,
             stop_at: None,
             cipher: vec![0; Session::unfinished_bytes_max() + READ_BYTES_MAX],
-            plain: Vec::with_capacity(READ_BYTES_MAX * 2),
+            plain: Room::default(),
             sealed: Vec::with_capacity(READ_BYTES_MAX * 2),
-            records: Vec::new(),
+            records: Room::default(),
         }
     }
 

@@ -60,14 +60,14 @@ impl Driver {
         plain.clear();
         sealed.clear();
         let cipher = self.cipher.get_mut(..length).unwrap_or_default();
-        let progress = link.session.receive(cipher, &mut plain, &mut sealed);
+        let progress = link.session.receive_into(cipher, &mut plain, &mut sealed);
         let written = if sealed.is_empty() { Ok(()) } else { link.write(&sealed) };
         spend(&self.start.rates, link, Way::Write, sealed.len());
         let just_up = link.stage == Stage::Handshaking && progress.as_ref().is_ok_and(|progress| progress.established);
         if just_up {
             self.raise(name);
         }
-        for bytes in plain.chunks_mut(READ_BYTES_MAX) {
+        for bytes in plain.filled_mut().chunks_mut(READ_BYTES_MAX) {
             self.tell(Input::Received { channel: name, bytes });
         }
         (self.plain, self.sealed) = (plain, sealed);

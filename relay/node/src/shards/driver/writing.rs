@@ -61,11 +61,12 @@ impl Driver {
             link.wants = more;
             if more {
                 let sealed = link.session.seal_into(&plain, &mut self.records);
-                ok = sealed.is_ok_and(|bytes| {
-                    let written = link.write(self.records.get(..bytes).unwrap_or_default());
-                    spend(&self.start.rates, link, Way::Write, bytes);
+                ok = sealed.is_ok() && {
+                    let records = self.records.filled();
+                    let written = link.write(records);
+                    spend(&self.start.rates, link, Way::Write, records.len());
                     written.is_ok()
-                });
+                };
             }
         }
         self.outbox.written = plain;
