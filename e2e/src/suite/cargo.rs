@@ -1,7 +1,6 @@
 //! Running Cargo and counting the tests that it ran.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Result, bail};
