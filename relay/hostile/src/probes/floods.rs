@@ -17,7 +17,8 @@ use crate::talk::{How, Said, Talk, create2};
 const CHURN: u32 = 20_000;
 /// Onionskins at once, few enough for every queue.
 const ONIONSKINS: u32 = 3_000;
-/// More onionskins than can be answered in the time that the network of the story allows (`MaxOnionQueueDelay`).
+/// More onionskins than most machines answer in the time that the network of the story allows (`MaxOnionQueueDelay`). One that
+/// is faster has nothing to refuse.
 const ONIONSKIN_FLOOD: u32 = 30_000;
 /// Circuits that are open at once, for ids that are chosen: as many as differ in their upper half alone.
 const CHOSEN: u32 = 30_000;
@@ -65,11 +66,9 @@ pub(super) const PROBES: &[Probe] = &[
         6,
         "onionskins-beyond-the-queue",
         onionskin_flood,
-        "some made, the others refused with RESOURCELIMIT; a stranger meanwhile: made or \
-         some made, the others refused with RESOURCELIMIT; a stranger meanwhile: RESOURCELIMIT or \
-         some made, not all others answered; a stranger meanwhile: made or \
-         some made, not all others answered; a stranger meanwhile: RESOURCELIMIT",
-        "some made, the others refused with RESOURCELIMIT; a stranger meanwhile: made",
+        "every one answered; a stranger meanwhile: made or every one answered; a stranger meanwhile: RESOURCELIMIT or \
+         not every one answered; a stranger meanwhile: made or not every one answered; a stranger meanwhile: RESOURCELIMIT",
+        "every one answered; a stranger meanwhile: made",
         "links take turns, so a flood waits for itself; C tor has one line for all, and holds some DESTROYs back until the link has \
          other cells",
     ),
@@ -251,7 +250,8 @@ fn onionskins(scene: &Scene) -> Result<Answer> {
     Ok(Answer::with(said, figures))
 }
 
-/// A queue that is bounded by time: what would wait too long is refused at once, and whoever has asked for little is served.
+/// A queue that is bounded by time: what would wait too long is refused at once, and whoever has asked for little is served. How
+/// many are made is the machine's affair; that none is forgotten, and that the relay serves both links afterwards, is not.
 fn onionskin_flood(scene: &Scene) -> Result<Answer> {
     let mut stranger = Link::open(scene, scene.fresh_source())?;
     let mut link = Link::open(scene, scene.fresh_source())?;
@@ -269,23 +269,27 @@ fn onionskin_flood(scene: &Scene) -> Result<Answer> {
         None => "silent",
     };
     let waited = began.elapsed().as_secs_f64();
-    let mut answers = count(&mut link, ONIONSKIN_FLOOD, scene.patience / 2);
-    let created = answers.remove("CREATED2").unwrap_or_default();
-    let refused = answers.remove("RESOURCELIMIT").unwrap_or_default();
-    let figures =
-        format!("{created} made, {refused} refused of {ONIONSKIN_FLOOD}; the stranger's answer after {waited:.1} s");
-    let flood = match (created, refused) {
-        _ if !answers.is_empty() => format!("{answers:?}"),
-        (51.., 1..) if created + refused == ONIONSKIN_FLOOD => {
-            "some made, the others refused with RESOURCELIMIT".to_owned()
-        }
-        (51.., 1..) => "some made, not all others answered".to_owned(),
-        _ => format!("{created} made, {refused} refused"),
+    let answers = count(&mut link, ONIONSKIN_FLOOD, scene.patience / 2);
+    let figures = format!("{answers:?} of {ONIONSKIN_FLOOD}; the stranger's answer after {waited:.1} s");
+    let alive = stranger.is_alive(scene.patience) && link.is_alive(scene.patience);
+    let said = match alive {
+        true => format!("{}; a stranger meanwhile: {served}", fate(&answers, ONIONSKIN_FLOOD)),
+        false => "not all links are served afterwards".to_owned(),
     };
-    Ok(Answer::with(
-        format!("{flood}; a stranger meanwhile: {served}"),
-        figures,
-    ))
+    Ok(Answer::with(said, figures))
+}
+
+/// What became of so many onionskins: each is made, or refused for want of time. A relay that refuses all serves nobody.
+fn fate(answers: &HashMap<String, u32>, sent: u32) -> String {
+    let of = |words: &str| answers.get(words).copied().unwrap_or_default();
+    let (created, refused) = (of("CREATED2"), of("RESOURCELIMIT"));
+    let answered: u32 = answers.values().sum();
+    match created {
+        _ if created + refused != answered => format!("{answers:?}"),
+        0 => "none made".to_owned(),
+        _ if answered == sent => "every one answered".to_owned(),
+        _ => "not every one answered".to_owned(),
+    }
 }
 
 /// Circuits whose ids have the lower 16 bits in common, and such whose ids are one after the other, both ways three times in turn:
@@ -332,4 +336,31 @@ fn open_and_close(scene: &Scene, id: impl Fn(u32) -> u32) -> Result<f64> {
         bail!("the link did not survive");
     }
     Ok(began.elapsed().as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fate_of(answers: &[(&str, u32)]) -> String {
+        let answers = answers.iter().map(|(words, times)| ((*words).to_owned(), *times));
+        fate(&answers.collect(), 100)
+    }
+
+    #[test]
+    fn a_fast_relay_that_makes_all_and_a_slow_one_that_refuses_most_are_both_right() {
+        assert_eq!(fate_of(&[("CREATED2", 100)]), "every one answered");
+        assert_eq!(fate_of(&[("CREATED2", 1), ("RESOURCELIMIT", 99)]), "every one answered");
+    }
+
+    #[test]
+    fn who_is_silent_or_gives_another_reason_or_serves_nobody_is_not() {
+        assert_eq!(
+            fate_of(&[("CREATED2", 60), ("RESOURCELIMIT", 39)]),
+            "not every one answered"
+        );
+        assert_eq!(fate_of(&[("RESOURCELIMIT", 100)]), "none made");
+        assert_eq!(fate_of(&[]), "none made");
+        assert!(fate_of(&[("CREATED2", 60), ("INTERNAL", 40)]).contains("INTERNAL"));
+    }
 }
