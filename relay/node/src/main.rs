@@ -6,7 +6,7 @@ use relay_node::cli::{self, Command};
 use relay_node::{startup, supervisor};
 
 /// Ten thousand queues that grow and shrink would tear holes into the C library's heap, which it gives back from its end
-/// only.
+/// only. The C libraries among us call it too (`Cargo.toml`).
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
