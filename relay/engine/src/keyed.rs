@@ -5,10 +5,22 @@
 //! differ from table to table: a peer chooses its ids without knowing where they fall.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hasher, RandomState};
+use std::hash::{BuildHasher, Hash, Hasher, RandomState};
 
 /// A table by numbers.
 pub type KeyedMap<K, V> = HashMap<K, V, Keyed>;
+
+/// A table of so many bytes is left as it is.
+const KEPT_BYTES: usize = 16 * 1024;
+
+/// Gives back memory of a table from which something has been taken, where less than an eighth of it is in use: after a flood it
+/// would stay as large as it was. Each entry is moved for at least three that were taken out before.
+pub fn shrink<K: Eq + Hash, V, S: BuildHasher>(table: &mut HashMap<K, V, S>) {
+    let room = table.capacity();
+    if table.len() < room / 8 && room.saturating_mul(size_of::<(K, V)>()) > KEPT_BYTES {
+        table.shrink_to(table.len() * 2);
+    }
+}
 
 /// The keys of one table.
 #[derive(Clone)]
@@ -86,6 +98,31 @@ impl Hasher for Folding {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_table_that_a_flood_has_left_shrinks_and_a_small_one_stays() {
+        let mut table: KeyedMap<u64, [u8; 400]> = KeyedMap::default();
+        let mut most = 0;
+        for number in 0..10_000 {
+            table.insert(number, [1; 400]);
+            most = most.max(table.capacity());
+        }
+        for number in 3..10_000 {
+            table.remove(&number);
+            shrink(&mut table);
+            assert!(
+                table.capacity() <= 8 * table.len() + 8 + KEPT_BYTES / 400,
+                "{} entries, room for {}",
+                table.len(),
+                table.capacity()
+            );
+        }
+        assert!(most >= 10_000 && table.len() == 3);
+        assert!((0..3).all(|number| table.get(&number) == Some(&[1; 400])));
+        let kept = table.capacity();
+        shrink(&mut table);
+        assert_eq!(table.capacity(), kept, "nothing is moved for so little");
+    }
 
     #[test]
     fn two_tables_put_the_same_number_into_different_places() {

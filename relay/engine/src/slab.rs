@@ -1,5 +1,8 @@
 //! A table whose keys cannot go stale: a place may be used again, a key never fits twice.
 
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
 /// Names one entry for as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
@@ -18,7 +21,8 @@ const TRIM_ABOVE: usize = 256;
 /// Entries in an array; finding one is an index and a comparison.
 pub(crate) struct Slab<T> {
     places: Vec<Place<T>>,
-    free: Vec<u32>,
+    /// The one in front is used first, so that those at the end come free.
+    free: BinaryHeap<Reverse<u32>>,
     /// Of new places: beyond all that places which were given back have had.
     first_generation: u32,
 }
@@ -27,13 +31,13 @@ impl<T> Slab<T> {
     pub(crate) fn new() -> Self {
         Self {
             places: Vec::new(),
-            free: Vec::new(),
+            free: BinaryHeap::new(),
             first_generation: 0,
         }
     }
 
     pub(crate) fn insert(&mut self, entry: T) -> Key {
-        if let Some(index) = self.free.pop()
+        if let Some(Reverse(index)) = self.free.pop()
             && let Some(place) = self.places.get_mut(index as usize)
         {
             place.entry = Some(entry);
@@ -62,11 +66,16 @@ impl<T> Slab<T> {
         places.filter_map(|place| place.entry.as_mut())
     }
 
+    /// Whether it has so many places that giving some back is worth a look.
+    pub(crate) fn is_large(&self) -> bool {
+        self.places.len() > TRIM_ABOVE
+    }
+
     /// Gives back memory where three quarters of the places and more stand free at the end.
     pub(crate) fn trim(&mut self) {
         let used = self.places.iter().rposition(|place| place.entry.is_some());
         let length = used.map_or(0, |last| last + 1);
-        if self.places.len() <= TRIM_ABOVE || length > self.places.len() / 4 {
+        if !self.is_large() || length > self.places.len() / 4 {
             return;
         }
         let newest = self.places.iter().skip(length).map(|place| place.generation).max();
@@ -77,7 +86,7 @@ impl<T> Slab<T> {
         self.first_generation = self.first_generation.max(next);
         self.places.truncate(length);
         self.places.shrink_to(length * 2);
-        self.free.retain(|index| (*index as usize) < length);
+        self.free.retain(|Reverse(index)| (*index as usize) < length);
         self.free.shrink_to(length * 2);
     }
 
@@ -121,7 +130,7 @@ impl<T> Slab<T> {
         // A place whose generations are used up is never used again.
         if let Some(next) = place.generation.checked_add(1) {
             place.generation = next;
-            self.free.push(key.index);
+            self.free.push(Reverse(key.index));
         }
         Some(entry)
     }
@@ -156,6 +165,18 @@ mod tests {
         assert_eq!(slab.get(first), None);
         assert_eq!(slab.remove(first), None);
         assert_eq!(slab.get(second), Some(&"second"));
+    }
+
+    /// Were a place at the end used again and again, nothing in front of it could be given back.
+    #[test]
+    fn new_entries_take_the_places_in_front_so_that_the_end_comes_free() {
+        let mut slab = Slab::new();
+        let keys: Vec<Key> = (0..10_000).map(|number| slab.insert(number)).collect();
+        assert!(keys.iter().all(|key| slab.remove(*key).is_some()));
+        let late: Vec<Key> = (0..100).map(|number| slab.insert(number)).collect();
+        assert!(late.iter().all(|key| key.index < 100));
+        slab.trim();
+        assert_eq!((slab.places(), slab.len()), (100, 100));
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub(crate) enum Alarm {
     Stream(StreamId),
 }
 
+/// With room for so many alarms it is left as it is: 20 KiB.
+const KEPT: usize = 512;
+
 /// All timers of a shard.
 #[derive(Default)]
 pub(crate) struct Timers {
@@ -44,6 +47,28 @@ impl Timers {
         if self.next()? > now {
             return None;
         }
-        self.due.pop().map(|Reverse((_, alarm))| alarm)
+        let due = self.due.pop();
+        // What many alarms took is given back.
+        if self.due.capacity() > KEPT && self.due.len() < self.due.capacity() / 8 {
+            self.due.shrink_to(self.due.len() * 2);
+        }
+        due.map(|Reverse((_, alarm))| alarm)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_many_alarms_took_is_given_back_when_they_have_rung() {
+        let mut timers = Timers::default();
+        for second in 0..10_000 {
+            timers.set(Duration::from_secs(second), Alarm::OnionQueue);
+        }
+        let most = timers.due.capacity();
+        let rung = std::iter::from_fn(|| timers.pop(Duration::from_secs(9_989))).count();
+        assert!(most >= 10_000 && timers.due.capacity() <= KEPT);
+        assert_eq!((rung, timers.next()), (9_990, Some(Duration::from_secs(9_990))));
     }
 }

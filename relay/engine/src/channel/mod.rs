@@ -15,7 +15,7 @@ use self::handshake::Handshake;
 use self::padding::Padding;
 use crate::circuit::{Seat, Seated};
 use crate::door::{AttemptId, ChannelId, Effect, Outbox};
-use crate::keyed::KeyedMap;
+use crate::keyed::{self, KeyedMap};
 use crate::mux::{Pool, Round, Worth};
 use crate::slab::Key;
 
@@ -33,8 +33,6 @@ pub(crate) const HELD_BYTES_MAX: usize = 128 * 1024;
 pub(crate) const DESTROYS_WAITING_MAX: usize = 20_000;
 /// Circuits on one channel (our own number: with link version 3 there are no more ids, busy relays see a tenth of it).
 pub(crate) const CIRCUITS_MAX: usize = 65_536;
-/// A table of seats with room for so many never shrinks.
-const SEATS_KEPT: usize = 1_024;
 
 /// A session with a peer.
 pub(crate) struct Channel {
@@ -174,10 +172,7 @@ impl Channel {
     pub(crate) fn unseat_circuit(&mut self, circ_id: u32) {
         self.circuits.remove(&circ_id);
         self.recent = None;
-        // After a flood of circuits the table would stay as large as it was.
-        if self.circuits.capacity() > SEATS_KEPT && self.circuits.len() < self.circuits.capacity() / 8 {
-            self.circuits.shrink_to(self.circuits.len() * 2);
-        }
+        keyed::shrink(&mut self.circuits);
     }
 
     /// Whether too many DESTROY cells wait already.

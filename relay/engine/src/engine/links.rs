@@ -15,6 +15,7 @@ use crate::channel::{Channel, HELD_BYTES_MAX, KEEPALIVE_PERIOD, Link};
 use crate::circuit::{Seated, Side};
 use crate::door::carry::{Listing, Note};
 use crate::door::{ChannelFacts, ChannelId, Effect, Now, Outbox, Report, Role};
+use crate::keyed;
 use crate::mux::Worth;
 use crate::slab::Key;
 use crate::timers::Alarm;
@@ -59,6 +60,7 @@ impl Engine {
         }
         let key = self.channels.insert(channel);
         self.channel_keys.insert(id, key);
+        self.look_for_rest();
         self.arm(key, now);
     }
 
@@ -87,6 +89,7 @@ impl Engine {
     fn forget_channel(&mut self, now: Now, key: Key, outbox: &mut Outbox) {
         let Some(channel) = self.channels.get(key) else { return };
         self.channel_keys.remove(&channel.id);
+        keyed::shrink(&mut self.channel_keys);
         let (attempt, open) = (channel.attempt, channel.link.is_some());
         if let Some(link) = &channel.link {
             match &link.peer {

@@ -1,6 +1,7 @@
 //! Links that end: by the engine's wish, by the peer, by a deadline.
 
 use relay_engine::door::{ChannelId, Input};
+use relay_engine::keyed;
 
 use super::pacing::spend;
 use super::{CLOSING_TIME_MAX, Driver, WRITE_BYTES_MAX};
@@ -51,6 +52,7 @@ impl Driver {
     pub(super) fn lose(&mut self, name: ChannelId) {
         self.settle(name);
         let Some(link) = self.links.remove(&name) else { return };
+        keyed::shrink(&mut self.links);
         self.link_bytes = self.link_bytes.saturating_sub(link.counted_bytes);
         match (link.stage, link.beginner) {
             (Stage::Open, _) => self.tell(Input::ChannelDown { channel: name }),

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use mio::Token;
 use relay_engine::door::StreamId;
-use relay_engine::keyed::KeyedMap;
+use relay_engine::keyed::{self, KeyedMap};
 
 use super::pacing::Dry;
 use crate::dns::Cache;
@@ -124,6 +124,7 @@ impl Exits {
     /// Takes a stream's socket off the tables. Dropped, it is closed.
     fn forget(&mut self, stream: StreamId) -> Option<ExitSocket> {
         let socket = self.sockets.remove(&stream)?;
+        keyed::shrink(&mut self.sockets);
         self.leaving_bytes = self.leaving_bytes.saturating_sub(socket.leaving_bytes);
         if let Some(deadline) = socket.deadline {
             self.deadlines.remove(&(deadline, stream));
