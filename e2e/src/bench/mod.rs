@@ -76,6 +76,9 @@ pub struct Arguments {
     /// No second C tor
     #[arg(long)]
     no_control: bool,
+    /// This program in place of the second C tor, so that two builds of ours take turns; see the --json for their ratios
+    #[arg(long, conflicts_with = "no_control")]
+    control: Option<String>,
     /// Further torrc line of our relay
     #[arg(long)]
     torrc: Vec<String>,
@@ -132,6 +135,9 @@ pub fn run(mut arguments: Arguments) -> Result<()> {
         None => images::programs()?.relay.display().to_string(),
     };
     let mut programs = vec![(Subject::Ours, Program::take(&relay)?)];
+    if let Some(control) = &arguments.control {
+        programs.push((Subject::Control, Program::take(control)?));
+    }
     arguments.build_what_is_missing()?;
     if arguments.profile.is_some()
         && let Some(relay) = &arguments.relay_with_symbols
