@@ -1,7 +1,8 @@
 //! Counter Galois Onion: the relay crypto of `Relay=6` (proposal 359; tor-spec, "Relay cells").
 //!
 //! A cell body is one wide block: whoever changes a bit of it turns all of it, and everything after it, to noise.
-//! A relay only ever *encrypts*; clients decrypt. Keys are set up once, not per cell.
+//! A relay only ever *encrypts*; clients decrypt. Keys are set up once for all cells that pass, but anew for each cell of
+//! this hop's own, as that changes them.
 //!
 //! ```text
 //! body 509 = left 16 ‖ right 493
@@ -42,9 +43,9 @@ pub type Body = [u8; BODY_BYTES];
 
 /// A keyed hash that is begun anew for each cell.
 ///
-/// `Polyval` can only be asked by using it up, so each cell takes a copy of its 160 bytes. With the crate's own wiping each
-/// copy cost as much as a fifth of the cell, byte by byte; so that is off, and the key is wiped here. What a copy leaves on
-/// the stack, the next cell's overwrites.
+/// `Polyval` can only be asked by using it up, so each cell takes a copy of its 144 bytes. With the crate's own wiping each
+/// copy cost as much as a fifth of the cell, byte by byte; so that is off, and the key is wiped here. What a copy, or a hash
+/// made for one cell, leaves on the stack, the next cell's overwrites.
 struct Hash(Polyval);
 
 impl Hash {
@@ -52,18 +53,9 @@ impl Hash {
         Self(Polyval::new(key.into()))
     }
 
-    /// Takes another key in place of this one, which leaves nothing of it to be wiped.
     #[inline]
-    fn rekey(&mut self, key: &Tag) {
-        self.0 = Polyval::new(key.into());
-    }
-
-    /// POLYVAL over whole blocks, which may lie in several places.
-    #[inline]
-    fn of<const N: usize>(&self, pieces: [&[u8]; N]) -> Tag {
-        let mut hash = self.0.clone();
-        pieces.into_iter().for_each(|blocks| hash.update_padded(blocks));
-        hash.finalize().into()
+    fn begin(&self) -> Polyval {
+        self.0.clone()
     }
 }
 
@@ -75,7 +67,46 @@ impl Drop for Hash {
     }
 }
 
-/// The keyed wide-block cipher, UIV+ in the proposal. Its parts wipe themselves on drop.
+/// POLYVAL over chain ‖ command ‖ right: 510 bytes, zero-padded to whole blocks. What lies in `body` before `right` is
+/// lost: the command takes its last place, so that the greater part is hashed where it lies.
+#[inline]
+fn mask(mut hash: Polyval, chain: &Tag, command: u8, body: &mut Body) -> Tag {
+    let (_, tweak) = body.split_at_mut(TAG_BYTES - 1);
+    if let Some(first) = tweak.first_mut() {
+        *first = command;
+    }
+    // The chain and what completes four blocks; 24 blocks; the rest, padded to four: all are hashed four at a time.
+    let (start, rest) = tweak.split_at(WIDE_BYTES - TAG_BYTES);
+    let (middle, end) = rest.split_at(MIDDLE_BYTES);
+    let (mut first, mut last) = ([0; WIDE_BYTES], [0; WIDE_BYTES]);
+    let (head, behind) = first.split_at_mut(TAG_BYTES);
+    head.copy_from_slice(chain);
+    behind.copy_from_slice(start);
+    last.split_at_mut(end.len()).0.copy_from_slice(end);
+    for blocks in [&first, middle, &last] {
+        hash.update_padded(blocks);
+    }
+    hash.finalize().into()
+}
+
+/// ET: what `plain` at the left of a cell becomes.
+#[inline]
+fn tweaked(block: &Aes128Enc, plain: &Tag, mask: &Tag) -> Tag {
+    let mut left = xor(plain, mask);
+    block.encrypt_block((&mut left).into());
+    xor(&left, mask)
+}
+
+/// The PRF's stream from one of its blocks on. A cell takes 31 of them, so the stream for new keys begins behind these.
+#[inline]
+fn stream<'a>(block: &'a Aes128Enc, mut hash: Polyval, seed: &Tag, blocks_skipped: u8) -> Ctr128BE<&'a Aes128Enc> {
+    hash.update(&[(*seed).into()]);
+    let mut start: Tag = hash.finalize().into();
+    start[TAG_BYTES - 1] = (start[TAG_BYTES - 1] & 0xc0) + blocks_skipped;
+    Ctr128BE::from_core(CtrCore::inner_iv_init(block, &start.into()))
+}
+
+/// The keyed wide-block cipher, UIV+ in the proposal, set up. Its parts wipe themselves on drop.
 struct Uiv {
     et_block: Aes128Enc,
     et_hash: Hash,
@@ -84,68 +115,29 @@ struct Uiv {
 }
 
 impl Uiv {
-    fn new(keys: &[u8; UIV_KEY_BYTES]) -> Self {
-        let [et_block, et_hash, prf_block, prf_hash] = quarters(keys);
+    fn new([et_block, et_hash, prf_block, prf_hash]: &Keys) -> Self {
         Self {
-            et_block: Aes128Enc::new(&et_block.into()),
-            et_hash: Hash::new(&et_hash),
-            prf_block: Aes128Enc::new(&prf_block.into()),
-            prf_hash: Hash::new(&prf_hash),
+            et_block: Aes128Enc::new(et_block.into()),
+            et_hash: Hash::new(et_hash),
+            prf_block: Aes128Enc::new(prf_block.into()),
+            prf_hash: Hash::new(prf_hash),
         }
     }
 
-    /// New keys in place of these. Made anew and moved here, it would be copied and the old one wiped: for a relay that ends a
-    /// circuit that is a fifth of each cell.
-    fn rekey(&mut self, keys: &[u8; UIV_KEY_BYTES]) {
-        let [et_block, et_hash, prf_block, prf_hash] = quarters(keys);
-        self.et_block = Aes128Enc::new(&et_block.into());
-        self.et_hash.rekey(&et_hash);
-        self.prf_block = Aes128Enc::new(&prf_block.into());
-        self.prf_hash.rekey(&prf_hash);
-    }
-
-    /// POLYVAL over chain ‖ command ‖ right: 510 bytes, zero-padded to whole blocks. What lies in `body` before `right` is
-    /// lost: the command takes its last place, so that the greater part is hashed where it lies.
     #[inline]
     fn mask(&self, chain: &Tag, command: u8, body: &mut Body) -> Tag {
-        let (_, tweak) = body.split_at_mut(TAG_BYTES - 1);
-        if let Some(first) = tweak.first_mut() {
-            *first = command;
-        }
-        // The chain and what completes four blocks; 24 blocks; the rest, padded to four: all are hashed four at a time.
-        let (start, rest) = tweak.split_at(WIDE_BYTES - TAG_BYTES);
-        let (middle, end) = rest.split_at(MIDDLE_BYTES);
-        let (mut first, mut last) = ([0; WIDE_BYTES], [0; WIDE_BYTES]);
-        let (head, behind) = first.split_at_mut(TAG_BYTES);
-        head.copy_from_slice(chain);
-        behind.copy_from_slice(start);
-        last.split_at_mut(end.len()).0.copy_from_slice(end);
-        self.et_hash.of([&first, middle, &last])
+        mask(self.et_hash.begin(), chain, command, body)
     }
 
-    /// The PRF's stream, XORed onto `data`. A cell takes 31 blocks of it, so the stream for new keys begins behind them.
-    fn prf(&self, seed: &Tag, blocks_skipped: u8, data: &mut [u8]) {
-        let mut start = self.prf_hash.of([seed]);
-        start[TAG_BYTES - 1] = (start[TAG_BYTES - 1] & 0xc0) + blocks_skipped;
-        let core = CtrCore::inner_iv_init(&self.prf_block, &start.into());
-        Ctr128BE::from_core(core).apply_keystream(data);
-    }
-
-    fn encrypt(&self, chain: &Tag, command: u8, body: &mut Body) {
-        let plain = tag_of(body);
-        let mask = self.mask(chain, command, body);
-        let (left, right) = body.split_at_mut(TAG_BYTES);
-        let mut block = xor(&plain, &mask);
-        self.et_block.encrypt_block((&mut block).into());
-        let block = xor(&block, &mask);
-        left.copy_from_slice(&block);
-        self.prf(&block, CELL_STREAM, right);
+    #[inline]
+    fn stream(&self, seed: &Tag, blocks_skipped: u8) -> Ctr128BE<&Aes128Enc> {
+        stream(&self.prf_block, self.prf_hash.begin(), seed, blocks_skipped)
     }
 
     /// The keys and the nonce that follow on `nonce`.
     fn next_keys(&self, nonce: &Tag) -> Zeroizing<[u8; KEY_BYTES]> {
         let mut fresh = Zeroizing::new([0; KEY_BYTES]);
-        self.prf(nonce, KEY_STREAM, fresh.as_mut_slice());
+        self.stream(nonce, KEY_STREAM).apply_keystream(fresh.as_mut_slice());
         fresh
     }
 }
@@ -154,15 +146,18 @@ impl Uiv {
 const CELL_STREAM: u8 = 0;
 /// The PRF's stream for new keys begins behind a cell's 31 blocks.
 const KEY_STREAM: u8 = 31;
+/// Of the last of these a cell does not need so much.
+const LEFT_OVER_BYTES: usize = KEY_STREAM as usize * TAG_BYTES - RIGHT_BYTES;
 
-fn xor(bytes: &[u8], mask: &Tag) -> Tag {
-    let mut mixed = *mask;
-    mixed.iter_mut().zip(bytes).for_each(|(to, from)| *to ^= from);
-    mixed
+fn xor(one: &Tag, other: &Tag) -> Tag {
+    (u128::from_ne_bytes(*one) ^ u128::from_ne_bytes(*other)).to_ne_bytes()
 }
 
-fn quarters(keys: &[u8; UIV_KEY_BYTES]) -> [Tag; 4] {
-    let mut parts = [[0; TAG_BYTES]; 4];
+/// The keys of a wide block, as they are agreed and derived: ET's block cipher and hash, the PRF's block cipher and hash.
+type Keys = [Tag; 4];
+
+fn quarters(keys: &[u8; UIV_KEY_BYTES]) -> Zeroizing<Keys> {
+    let mut parts = Zeroizing::new(Keys::default());
     for (part, from) in parts.iter_mut().zip(keys.chunks_exact(TAG_BYTES)) {
         part.copy_from_slice(from);
     }
@@ -171,7 +166,12 @@ fn quarters(keys: &[u8; UIV_KEY_BYTES]) -> [Tag; 4] {
 
 /// What one direction of a circuit remembers at one hop.
 struct Direction {
-    uiv: Uiv,
+    keys: Zeroizing<Keys>,
+    /// The same set up, while cells pass. A cell of our own needs them but once, so they are set up on the stack for it:
+    /// 1.7 KB that nobody moves and that an idle circuit does not keep.
+    set_up: Option<Box<Uiv>>,
+    /// Whether a cell has passed since somebody looked last.
+    has_passed: bool,
     /// Marks the cells that are meant for this hop.
     nonce: Tag,
     /// The tag of the last cell: each cell's tweak, so that cells cannot be reordered.
@@ -181,7 +181,9 @@ struct Direction {
 impl Direction {
     fn new(keys: &[u8; KEY_BYTES]) -> Self {
         let mut direction = Self {
-            uiv: Uiv::new(&[0; UIV_KEY_BYTES]),
+            keys: Zeroizing::default(),
+            set_up: None,
+            has_passed: false,
             nonce: [0; TAG_BYTES],
             chain: [0; TAG_BYTES],
         };
@@ -189,22 +191,73 @@ impl Direction {
         direction
     }
 
+    /// New keys over the old ones, which leaves nothing of these to be wiped.
+    #[inline]
     fn rekey(&mut self, keys: &[u8; KEY_BYTES]) {
-        let (uiv, nonce) = keys.split_at(UIV_KEY_BYTES);
-        let mut fixed = Zeroizing::new([0; UIV_KEY_BYTES]);
-        fixed.copy_from_slice(uiv);
-        self.uiv.rekey(&fixed);
-        self.nonce.copy_from_slice(nonce);
+        let parts = self.keys.iter_mut().chain([&mut self.nonce]);
+        for (part, from) in parts.zip(keys.chunks_exact(TAG_BYTES)) {
+            part.copy_from_slice(from);
+        }
     }
 
-    fn update(&mut self) {
-        let fresh = self.uiv.next_keys(&self.nonce);
-        self.rekey(&fresh);
+    /// A cell of any kind begins: its left side, which is also its tag.
+    #[inline]
+    fn encrypt_left(&mut self, command: u8, body: &mut Body) {
+        let plain = tag_of(body);
+        let tag = match &self.set_up {
+            Some(uiv) => tweaked(&uiv.et_block, &plain, &uiv.mask(&self.chain, command, body)),
+            None => {
+                let [et_block, et_hash, ..] = &*self.keys;
+                let mask = mask(Polyval::new(et_hash.into()), &self.chain, command, body);
+                tweaked(&Aes128Enc::new(et_block.into()), &plain, &mask)
+            }
+        };
+        body.split_at_mut(TAG_BYTES).0.copy_from_slice(&tag);
+        self.chain = tag;
+    }
+
+    /// The rest of a cell that passes: the keys stay.
+    #[inline]
+    fn encrypt_right(&mut self, body: &mut Body) {
+        self.has_passed = true;
+        let uiv = self.set_up.get_or_insert_with(|| Box::new(Uiv::new(&self.keys)));
+        let (_, right) = body.split_at_mut(TAG_BYTES);
+        uiv.stream(&self.chain, CELL_STREAM).apply_keystream(right);
+    }
+
+    /// The rest of a cell of our own, and the keys that follow on it. These come out of the same stream, as the cell's tag
+    /// is the nonce that is their seed.
+    #[inline]
+    fn encrypt_right_and_update(&mut self, body: &mut Body) {
+        let (_, right) = body.split_at_mut(TAG_BYTES);
+        let mut behind = Zeroizing::new([0; LEFT_OVER_BYTES + KEY_BYTES]);
+        let mut crypt = |mut stream: Ctr128BE<&Aes128Enc>| {
+            stream.apply_keystream(right);
+            stream.apply_keystream(behind.as_mut_slice());
+        };
+        match self.set_up.take() {
+            Some(uiv) => crypt(uiv.stream(&self.chain, CELL_STREAM)),
+            None => {
+                let [.., prf_block, prf_hash] = &*self.keys;
+                let block = Aes128Enc::new(prf_block.into());
+                crypt(stream(&block, Polyval::new(prf_hash.into()), &self.chain, CELL_STREAM));
+            }
+        }
+        if let Some((_, fresh)) = behind.split_last_chunk() {
+            self.rekey(fresh);
+        }
     }
 
     fn encrypt(&mut self, command: u8, body: &mut Body) {
-        self.uiv.encrypt(&self.chain, command, body);
-        self.chain = tag_of(body);
+        self.encrypt_left(command, body);
+        self.encrypt_right(body);
+    }
+
+    /// Gives back what is set up, if no cell has passed since this was asked last.
+    fn rest_if_idle(&mut self) {
+        if !std::mem::take(&mut self.has_passed) {
+            self.set_up = None;
+        }
     }
 }
 
@@ -234,12 +287,18 @@ impl RelayForward {
     /// and the tag is what a SENDME for it must carry. `command` is the cell's own, RELAY or RELAY_EARLY.
     pub fn receive(&mut self, command: u8, body: &mut Body) -> Option<Tag> {
         let travelled = tag_of(body);
-        self.0.encrypt(command, body);
+        self.0.encrypt_left(command, body);
         if !bool::from(self.0.chain.ct_eq(&self.0.nonce)) {
+            self.0.encrypt_right(body);
             return None;
         }
-        self.0.update();
+        self.0.encrypt_right_and_update(body);
         Some(travelled)
+    }
+
+    /// Gives back what only cells that pass need, if none has passed since this was asked last.
+    pub(super) fn rest_if_idle(&mut self) {
+        self.0.rest_if_idle();
     }
 }
 
@@ -262,10 +321,13 @@ impl RelayBackward {
     pub fn originate(&mut self, command: u8, body: &mut Body) -> Tag {
         let (left, _) = body.split_at_mut(TAG_BYTES);
         left.copy_from_slice(&self.0.nonce);
-        self.0.encrypt(command, body);
-        // The new nonce is the tag, and the update takes it as its seed.
-        self.0.nonce = self.0.chain;
-        self.0.update();
+        self.0.encrypt_left(command, body);
+        self.0.encrypt_right_and_update(body);
         self.0.chain
+    }
+
+    /// Gives back what only cells that pass need, if none has passed since this was asked last.
+    pub(super) fn rest_if_idle(&mut self) {
+        self.0.rest_if_idle();
     }
 }

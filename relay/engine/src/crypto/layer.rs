@@ -61,8 +61,12 @@ impl Layer {
         }))
     }
 
-    /// Puts it to rest, if nothing has gone either way since this was asked last.
+    /// Puts it to rest, if nothing has gone either way since this was asked last; CGO each way by itself.
     pub(crate) fn rest_if_idle(&mut self) {
+        if let Self::Cgo(pair) = self {
+            pair.0.rest_if_idle();
+            pair.1.rest_if_idle();
+        }
         let Self::Tor1(pair) = self else { return };
         let stands_at = pair.forward.position().zip(pair.backward.position());
         let idle = stands_at.is_some() && pair.stood_at == stands_at;

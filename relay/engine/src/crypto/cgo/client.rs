@@ -1,7 +1,7 @@
 //! The client's end of CGO: it decrypts where relays encrypt. No relay needs it; load generators and tests do.
 
 use aes::Aes128Dec;
-use aes::cipher::{BlockDecrypt, KeyInit};
+use aes::cipher::{BlockDecrypt, KeyInit, StreamCipher};
 use zeroize::Zeroizing;
 
 use super::{Body, CELL_STREAM, KEY_BYTES, TAG_BYTES, Tag, Uiv, tag_of, xor};
@@ -26,9 +26,9 @@ impl Layer {
     }
 
     fn decrypt(&mut self, command: u8, body: &mut Body) {
-        let (left, right) = body.split_at_mut(TAG_BYTES);
-        let mut block = xor(left, &[0; TAG_BYTES]);
-        self.uiv.prf(&block, CELL_STREAM, right);
+        let mut block = tag_of(body);
+        let (_, right) = body.split_at_mut(TAG_BYTES);
+        self.uiv.stream(&block, CELL_STREAM).apply_keystream(right);
         let mask = self.uiv.mask(&self.chain, command, body);
         block = xor(&block, &mask);
         self.et_block.decrypt_block((&mut block).into());
@@ -53,8 +53,9 @@ fn parts(keys: &[u8; KEY_BYTES]) -> (Uiv, Tag, Aes128Dec) {
     uiv.copy_from_slice(keys.split_at(KEY_BYTES - TAG_BYTES).0);
     let mut nonce = [0; TAG_BYTES];
     nonce.copy_from_slice(keys.split_at(KEY_BYTES - TAG_BYTES).1);
-    let [et_block, ..] = super::quarters(&uiv);
-    (Uiv::new(&uiv), nonce, Aes128Dec::new(&et_block.into()))
+    let keys = super::quarters(&uiv);
+    let [et_block, ..] = &*keys;
+    (Uiv::new(&keys), nonce, Aes128Dec::new(et_block.into()))
 }
 
 /// All hops of a circuit, the nearest first, for cells that the client sends.

@@ -84,13 +84,12 @@ pub(in crate::crypto) fn block_vectors() -> usize {
             true => (&row[3], &row[4]),
             false => (&row[4], &row[3]),
         };
-        let uiv = Uiv::new(&keys);
+        let uiv = Uiv::new(&quarters(&keys));
         let mut cell = [0; BODY_BYTES];
         cell[TAG_BYTES..].copy_from_slice(&tweak[17..]);
         let mask = uiv.mask(&tweak[..16].try_into().unwrap(), tweak[16], &mut cell);
-        let mut block = xor(&plain.bytes::<TAG_BYTES>(), &mask);
-        uiv.et_block.encrypt_block((&mut block).into());
-        assert_eq!(xor(&block, &mask), noise.bytes::<TAG_BYTES>());
+        let left = tweaked(&uiv.et_block, &plain.bytes(), &mask);
+        assert_eq!(left, noise.bytes::<TAG_BYTES>());
     }
     rows.len() / 5
 }
@@ -99,11 +98,14 @@ pub(in crate::crypto) fn block_vectors() -> usize {
 pub(in crate::crypto) fn wide_block_vectors() -> usize {
     let rows = table(&testdata("cgo_uiv.rs"), "UIV_TEST_VECTORS");
     for row in rows.chunks(7) {
-        let uiv = Uiv::new(&row[1].bytes());
         let tweak = row[2].bytes::<17>();
+        let mut keys = [0; KEY_BYTES];
+        keys[..UIV_KEY_BYTES].copy_from_slice(&row[1].bytes::<UIV_KEY_BYTES>());
+        let mut uiv = Direction::new(&keys);
+        uiv.chain.copy_from_slice(&tweak[..16]);
         let (from, to) = (body(&row[3], &row[4]), body(&row[5], &row[6]));
         let (mut cell, noise) = if row[0].flag() { (from, to) } else { (to, from) };
-        uiv.encrypt(&tweak[..16].try_into().unwrap(), tweak[16], &mut cell);
+        uiv.encrypt(tweak[16], &mut cell);
         assert_eq!(cell, noise);
     }
     rows.len() / 7
@@ -112,7 +114,7 @@ pub(in crate::crypto) fn wide_block_vectors() -> usize {
 pub(in crate::crypto) fn key_update_vectors() -> usize {
     let rows = table(&testdata("cgo_uiv.rs"), "UIV_UPDATE_TEST_VECTORS");
     for row in rows.chunks(4) {
-        let fresh = Uiv::new(&row[0].bytes()).next_keys(&row[1].bytes());
+        let fresh = Uiv::new(&quarters(&row[0].bytes())).next_keys(&row[1].bytes());
         assert_eq!(fresh[..UIV_KEY_BYTES], row[2].bytes::<UIV_KEY_BYTES>());
         assert_eq!(fresh[UIV_KEY_BYTES..], row[3].bytes::<TAG_BYTES>());
     }
@@ -131,11 +133,9 @@ pub(in crate::crypto) fn stream_vectors() -> usize {
             panic!("a stream is bytes")
         };
         let mut stream = vec![0; expected.len()];
-        Uiv::new(&keys).prf(
-            &row[2].bytes(),
-            if domain == 0 { CELL_STREAM } else { KEY_STREAM },
-            &mut stream,
-        );
+        let from = if domain == 0 { CELL_STREAM } else { KEY_STREAM };
+        let uiv = Uiv::new(&quarters(&keys));
+        uiv.stream(&row[2].bytes(), from).apply_keystream(&mut stream);
         assert_eq!(&stream, expected);
     }
     rows.len() / 4
@@ -199,7 +199,9 @@ pub(in crate::crypto) fn client_vectors() -> usize {
         assert_eq!(cell, body(&row[21], &row[22]));
         for (uiv, expected) in client.into_states().zip(hops(12)) {
             let (uiv, nonce, chain) = uiv;
-            assert_alike(Direction { uiv, nonce, chain }, expected);
+            let mut hop = Direction::new(&[0; KEY_BYTES]);
+            (hop.set_up, hop.nonce, hop.chain) = (Some(Box::new(uiv)), nonce, chain);
+            assert_alike(hop, expected);
         }
     }
     rows.len() / 23
@@ -246,4 +248,43 @@ fn one_changed_bit_makes_noise_of_the_whole_cell() {
     assert_eq!(relay.receive(3, &mut cell), None);
     let unchanged = cell[TAG_BYTES..].iter().filter(|byte| **byte == 0).count();
     assert!(unchanged < 20, "{unchanged} bytes kept their plain text");
+}
+
+#[test]
+fn keys_give_the_same_cells_whether_they_are_set_up_or_not() {
+    let keys = std::array::from_fn(|at| at as u8);
+    let (mut kept, mut rested) = (RelayBackward::new(&keys), RelayBackward::new(&keys));
+    for round in 0..40_u8 {
+        // Of every kind both after one that passed and after one of our own.
+        let (mut one, mut other) = ([round; BODY_BYTES], [round; BODY_BYTES]);
+        match round % 4 {
+            0 | 1 => {
+                kept.pass(3, &mut one);
+                rested.pass(3, &mut other);
+            }
+            _ => assert_eq!(kept.originate(3, &mut one), rested.originate(3, &mut other)),
+        }
+        assert_eq!(one, other, "cell {round}");
+        rested.rest_if_idle();
+        rested.rest_if_idle();
+        assert!(rested.0.set_up.is_none());
+    }
+}
+
+#[test]
+fn who_let_cells_pass_lately_stays_set_up_and_an_end_never_is() {
+    let keys = std::array::from_fn(|at| at as u8);
+    let mut middle = RelayForward::new(&keys);
+    assert_eq!(middle.receive(3, &mut [9; BODY_BYTES]), None);
+    middle.rest_if_idle();
+    assert!(middle.0.set_up.is_some(), "it has just worked");
+
+    let (mut client, mut end) = (ClientForward::default(), RelayForward::new(&keys));
+    client.extend(&keys);
+    for _ in 0..3 {
+        let mut cell = [0; BODY_BYTES];
+        let promised = client.originate(0, 3, &mut cell);
+        assert_eq!(end.receive(3, &mut cell), promised);
+        assert!(end.0.set_up.is_none());
+    }
 }
