@@ -46,6 +46,8 @@ pub enum Stage {
     Open,
     /// The engine has asked for its end; the last bytes go out.
     Closing,
+    /// All has been said and our side is ended; the peer's own end is waited for.
+    Ended,
 }
 
 /// Who a peer has proven to be.

@@ -59,7 +59,7 @@ impl Driver {
             (Stage::Connecting | Stage::Handshaking, Beginner::Us(attempt, _)) => {
                 self.tell(Input::ConnectFailed { attempt });
             }
-            (Stage::Connecting | Stage::Handshaking, Beginner::Peer(_)) | (Stage::Closing, _) => {}
+            (Stage::Connecting | Stage::Handshaking, Beginner::Peer(_)) | (Stage::Closing | Stage::Ended, _) => {}
         }
     }
 

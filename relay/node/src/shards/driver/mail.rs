@@ -84,7 +84,7 @@ impl Driver {
         for (name, stage, wants) in stages {
             match stage {
                 Stage::Open if !wants => self.close(name),
-                Stage::Open | Stage::Closing => {}
+                Stage::Open | Stage::Closing | Stage::Ended => {}
                 Stage::Connecting | Stage::Handshaking => self.lose(name),
             }
         }

@@ -53,7 +53,7 @@ impl Driver {
             Ok(Incoming::End) | Err(_) => return self.lose(name),
         };
         // What a peer says after the engine has closed the channel reaches nobody.
-        if link.stage == Stage::Closing {
+        if matches!(link.stage, Stage::Closing | Stage::Ended) {
             return;
         }
         let (mut plain, mut sealed) = (mem::take(&mut self.plain), mem::take(&mut self.sealed));

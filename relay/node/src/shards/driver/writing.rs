@@ -32,6 +32,8 @@ impl Driver {
             if link.stage == Stage::Closing {
                 // The peer's own end tells that it has read the last bytes; closing at once could throw them away.
                 let _ = link.stream.shutdown(std::net::Shutdown::Write);
+                // Once: it is news of the socket itself, so to answer that with the same again would go on for ever.
+                link.stage = Stage::Ended;
                 return;
             }
             if link.stage != Stage::Open || !link.wants {
