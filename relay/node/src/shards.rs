@@ -10,10 +10,12 @@ use std::time::Duration;
 use relay_engine::Tally;
 use tokio::sync::oneshot;
 
+mod crew;
 mod driver;
 mod mailbox;
 mod siblings;
 
+pub use crew::Sharing;
 pub use driver::{ExitStart, ShardNews, ShardStart, start};
 pub use mailbox::{Mailbox, Order};
 pub use siblings::{Berth, Place, Siblings, SocketPlace};

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use mio::net::TcpStream;
@@ -100,10 +100,46 @@ pub(crate) struct Inbox {
     counted: Post,
 }
 
-struct Bell {
+/// How a shard that waits for its sockets learns of post. One that does not wait looks by itself before it does.
+pub(crate) struct Bell {
     waker: Waker,
+    /// Orders that were left and not taken yet.
+    waiting: AtomicUsize,
+    /// The shard's thread waits for its sockets, or is about to.
+    parked: AtomicBool,
     /// Rung, and the shard has not looked yet: to ring again would be a system call for nothing.
     rung: AtomicBool,
+}
+
+impl Bell {
+    /// The shard's thread is about to wait. `false`: there is post, so it must not.
+    ///
+    /// Who posts counts the order first and looks whether we are parked then; we do it the other way round. In the one
+    /// order that all see (`SeqCst`) one of us sees the other.
+    pub(crate) fn park(&self) -> bool {
+        self.parked.store(true, Ordering::SeqCst);
+        !self.has_post()
+    }
+
+    /// It waits no longer, and looks before it waits again.
+    pub(crate) fn rise(&self) {
+        self.parked.store(false, Ordering::SeqCst);
+    }
+
+    /// Whether an order was left that nobody has taken.
+    pub(crate) fn has_post(&self) -> bool {
+        self.waiting.load(Ordering::SeqCst) > 0
+    }
+
+    /// Has the shard's thread look, if it waits.
+    pub(crate) fn ring(&self) {
+        if self.parked.load(Ordering::SeqCst)
+            && !self.rung.swap(true, Ordering::AcqRel)
+            && let Err(error) = self.waker.wake()
+        {
+            tracing::warn!("Couldn't wake a shard: {error}");
+        }
+    }
 }
 
 impl Mailbox {
@@ -115,6 +151,8 @@ impl Mailbox {
         let (sender, letters) = channel();
         let bell = Arc::new(Bell {
             waker: Waker::new(poll.registry(), token)?,
+            waiting: AtomicUsize::new(0),
+            parked: AtomicBool::new(false),
             rung: AtomicBool::new(false),
         });
         let inbox = Inbox {
@@ -131,17 +169,27 @@ impl Mailbox {
         // Before it can be taken.
         let bytes = order.bytes();
         self.counted.sent(bytes);
+        self.bell.waiting.fetch_add(1, Ordering::SeqCst);
         if self.letters.send(order).is_err() {
+            self.bell.waiting.fetch_sub(1, Ordering::SeqCst);
             self.counted.taken(bytes);
-        } else if !self.bell.rung.swap(true, Ordering::AcqRel)
-            && let Err(error) = self.bell.waker.wake()
-        {
-            tracing::warn!("Couldn't wake a shard: {error}");
+        } else {
+            self.bell.ring();
         }
+    }
+
+    /// Its bell.
+    pub(crate) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
     }
 }
 
 impl Inbox {
+    /// Its bell.
+    pub(crate) fn bell(&self) -> &Arc<Bell> {
+        &self.bell
+    }
+
     /// To be called before each look: what is posted from now on rings again.
     pub(crate) fn open(&self) {
         self.bell.rung.swap(false, Ordering::AcqRel);
@@ -149,6 +197,7 @@ impl Inbox {
 
     pub(crate) fn next(&self) -> Option<Order> {
         let order = self.letters.try_recv().ok()?;
+        self.bell.waiting.fetch_sub(1, Ordering::SeqCst);
         self.counted.taken(order.bytes());
         Some(order)
     }
@@ -188,5 +237,28 @@ mod tests {
         drop(inbox);
         mailbox.post(Order::Retire);
         assert_eq!(commons.held_bytes(), 0);
+    }
+
+    #[test]
+    fn only_who_waits_is_rung_for_and_nobody_waits_before_the_mail_is_read() {
+        let (mut poll, commons) = (Poll::new().unwrap(), Commons::new([0; 32]));
+        let (mailbox, inbox) = Mailbox::new(&poll, Token(0), commons.post()).unwrap();
+        let mut events = mio::Events::with_capacity(4);
+        let mut rung = || {
+            poll.poll(&mut events, Some(std::time::Duration::ZERO)).unwrap();
+            events.iter().count()
+        };
+        mailbox.post(Order::Retire);
+        assert_eq!(rung(), 0, "it is awake");
+        assert!(!inbox.bell().park(), "there is mail");
+        inbox.bell().rise();
+        inbox.open();
+        assert!(inbox.next().is_some());
+        assert!(inbox.bell().park(), "now there is none");
+        mailbox.post(Order::Retire);
+        mailbox.post(Order::Retire);
+        assert_eq!(rung(), 1, "once for both");
+        inbox.bell().rise();
+        assert!(!inbox.bell().park(), "two orders lie there");
     }
 }

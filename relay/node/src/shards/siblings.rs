@@ -8,6 +8,7 @@ use mio::Poll;
 use relay_engine::door::ShardId;
 use relay_engine::dos::{Commons, Visit};
 
+use super::crew::{Crew, Sharing};
 use super::driver::WAKER;
 use super::mailbox::{Inbox, Mailbox};
 
@@ -25,6 +26,8 @@ pub struct Siblings {
     places_max: usize,
     /// What their engines have in common.
     pub commons: Commons,
+    /// Who runs them.
+    pub(super) crew: Crew,
 }
 
 /// What a shard's thread begins with: its own ends of what others reach it by.
@@ -62,11 +65,24 @@ impl Siblings {
     /// # Errors
     /// The system has no descriptor left.
     pub fn new(shards: NonZeroU16, places_max: usize) -> std::io::Result<(Arc<Self>, Vec<Berth>)> {
-        let (mut siblings, mut berths) = (Vec::new(), Vec::new());
+        Self::shared_out(shards, places_max, Sharing::AsLoadWants)
+    }
+
+    /// The same, with their threads' work shared out as is wanted: for tests.
+    ///
+    /// # Errors
+    /// As [`Siblings::new`].
+    pub fn shared_out(
+        shards: NonZeroU16,
+        places_max: usize,
+        sharing: Sharing,
+    ) -> std::io::Result<(Arc<Self>, Vec<Berth>)> {
+        let (mut siblings, mut berths, mut bells) = (Vec::new(), Vec::new(), Vec::new());
         let commons = Commons::new(rand::random());
         for shard in (0..shards.get()).map(ShardId) {
             let poll = Poll::new()?;
             let (mailbox, inbox) = Mailbox::new(&poll, WAKER, commons.post())?;
+            bells.push(Arc::clone(mailbox.bell()));
             siblings.push(Sibling {
                 mailbox,
                 links: AtomicUsize::new(0),
@@ -78,6 +94,7 @@ impl Siblings {
             taken: AtomicUsize::new(0),
             places_max,
             commons,
+            crew: Crew::new(bells, sharing),
         };
         Ok((Arc::new(siblings), berths))
     }

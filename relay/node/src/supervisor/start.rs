@@ -192,7 +192,7 @@ pub(super) fn start(line: &CommandLine) -> Result<(Relay, Receiver<News>), UpErr
             directory: Arc::clone(&service),
             traffic: Arc::clone(&traffic),
             reports: report.clone(),
-            on_news: Box::new(move |news| _ = tell.send(News::Shard(news))),
+            on_news: Arc::new(move |news| _ = tell.send(News::Shard(news))),
         };
         shards::start(shard, berth, Arc::clone(&siblings))?;
     }

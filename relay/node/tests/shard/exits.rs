@@ -15,7 +15,7 @@ use relay_engine::settings::{Defences, StreamServices};
 use relay_formats::exit_policy::{ExitPolicy, Options};
 use relay_formats::torrc::LinkBandwidth;
 use relay_node::exits::{Gate, Rules};
-use relay_node::shards::Order;
+use relay_node::shards::{Order, Sharing};
 use relay_wire::relay_cells::{EndReason, RelayCommand as Relay, V0_DATA_BYTES_MAX};
 use relay_wire::stream::{Answer, read_connected, read_end, read_resolved};
 use socket2::{Domain, Socket, Type};
@@ -53,7 +53,11 @@ fn exit() -> Place {
 
 /// A client at an exit, behind a middle. Both relays live as long as they are held.
 fn visit(exit: Place) -> (Visitor, [Shard; 2]) {
-    let shards = [Place::default().start(), exit.start()];
+    visit_over(Place::default(), exit)
+}
+
+fn visit_over(middle: Place, exit: Place) -> (Visitor, [Shard; 2]) {
+    let shards = [middle.start(), exit.start()];
     let path = [shards[0].hop, shards[1].hop];
     (Visitor::over(&shards[0], &path), shards)
 }
@@ -518,6 +522,20 @@ fn a_hundred_streams_at_once_each_get_their_own_bytes_back() {
 }
 
 #[test]
+fn bytes_arrive_whichever_thread_runs_the_shards() {
+    // A client's link is the first shard's; with two, three or four the exit's channel is another's once at least.
+    let cases = [Sharing::AsLoadWants, Sharing::Apart].map(|sharing| (sharing, 3));
+    for (sharing, shards) in cases.into_iter().chain((2..=4).map(|shards| (Sharing::InTurns, shards))) {
+        let several = |place| Place {
+            shards,
+            sharing,
+            ..place
+        };
+        there_and_back_over(several(Place::default()), several(exit()), 150);
+    }
+}
+
+#[test]
 fn torrcs_bandwidth_slows_streams_and_loses_nothing() {
     let rate = 512 * 1024;
     let place = Place {
@@ -545,7 +563,11 @@ fn a_link_of_a_peer_that_the_consensus_lacks_is_held_to_a_rate_of_its_own() {
 
 /// Bytes that a destination hears and says again over an exit, so many cells of them, and how many seconds it took.
 fn there_and_back(place: Place, cells: u32) -> (usize, f64) {
-    let (mut visitor, _shards) = visit(place);
+    there_and_back_over(Place::default(), place, cells)
+}
+
+fn there_and_back_over(middle: Place, place: Place, cells: u32) -> (usize, f64) {
+    let (mut visitor, _shards) = visit_over(middle, place);
     let (listener, address) = destination();
     visitor.begin(1, &address);
     visitor.hears();

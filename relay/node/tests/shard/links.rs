@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 
 use relay_engine::door::ShardId;
-use relay_node::shards::{Order, ShardNews};
+use relay_node::shards::{Order, ShardNews, Sharing};
 
 use super::support::{PATIENCE, Relay, Shard, socket, tls};
 
@@ -134,8 +134,15 @@ fn netinfo_and_create_fast() -> Vec<u8> {
 
 #[test]
 fn links_are_shared_out_and_their_circuits_are_destroyed_when_the_relay_stops() {
+    for sharing in [Sharing::AsLoadWants, Sharing::Apart, Sharing::InTurns] {
+        links_are_shared_out_and_destroyed(sharing);
+    }
+}
+
+fn links_are_shared_out_and_destroyed(sharing: Sharing) {
     let relay = Relay {
         shards: 2,
+        sharing,
         ..Relay::default()
     };
     let relay = relay.start();

@@ -16,7 +16,7 @@ use relay_node::keys::{FamilyChoice, KeyPlan, Keys, load_or_create};
 use relay_node::link;
 use relay_node::link_keys::LinkKeys;
 use relay_node::rate::{Limits, RateLimits};
-use relay_node::shards::{self, ExitStart, Mailbox, ShardNews, ShardStart, Siblings};
+use relay_node::shards::{self, ExitStart, Mailbox, ShardNews, ShardStart, Sharing, Siblings};
 use relay_simnet::client::Hop;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
@@ -53,6 +53,7 @@ pub(crate) struct Relay {
     /// Which keys it has.
     pub(crate) relay: usize,
     pub(crate) shards: u16,
+    pub(crate) sharing: Sharing,
     pub(crate) links_max: usize,
     pub(crate) half_open_max: usize,
     pub(crate) sockets_max: usize,
@@ -70,6 +71,7 @@ impl Default for Relay {
         Self {
             relay: 0,
             shards: 1,
+            sharing: Sharing::AsLoadWants,
             links_max: 10,
             half_open_max: 10,
             sockets_max: 0,
@@ -123,7 +125,8 @@ impl Relay {
         };
         let onion_key = PublicKey::from(*keys.onion.public());
         let no_dns = || Resolver::start(ServerDns::default(), Arc::default(), || ()).unwrap();
-        let (siblings, berths) = Siblings::new(self.shards.try_into().unwrap(), self.links_max).unwrap();
+        let (siblings, berths) =
+            Siblings::shared_out(self.shards.try_into().unwrap(), self.links_max, self.sharing).unwrap();
         let (mut listeners, rules) = (vec![listener], Arc::new(self.rules));
         let rates = Arc::new(RateLimits::new(Instant::now(), limits));
         let resolver = self.resolver.unwrap_or_else(no_dns);
@@ -160,7 +163,7 @@ impl Relay {
                 directory: Arc::default(),
                 traffic: Arc::default(),
                 reports: tokio::sync::mpsc::channel(1).0,
-                on_news: Box::new(move |news| _ = tell.send(news)),
+                on_news: Arc::new(move |news| _ = tell.send(news)),
             };
             shards::start(start, berth, Arc::clone(&siblings)).unwrap();
         }

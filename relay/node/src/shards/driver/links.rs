@@ -154,8 +154,7 @@ impl Driver {
     ) -> Option<ChannelId> {
         let name = ChannelId(self.next_link);
         let both = Interest::READABLE | Interest::WRITABLE;
-        self.poll
-            .registry()
+        self.registry
             .register(&mut stream, Token(usize::try_from(name.0).ok()?), both)
             .ok()?;
         self.next_link += 1;

@@ -98,7 +98,7 @@ impl Driver {
 
     fn close_listeners(&mut self) {
         for mut listener in self.start.listeners.drain(..) {
-            let _ = self.poll.registry().deregister(&mut listener);
+            let _ = self.registry.deregister(&mut listener);
         }
         self.to_accept.clear();
         self.accept_again = None;

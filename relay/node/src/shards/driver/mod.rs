@@ -5,7 +5,6 @@
 //! `directory` those that ask for documents, `holding` the bytes of all these, `mail` what other threads say.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::io::ErrorKind;
 use std::mem;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,7 +13,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use mio::net::TcpListener;
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Interest, Registry, Token};
 use relay_engine::Engine;
 use relay_engine::door::{ChannelId, Effect, Input, Load, Outbox, Report, ShardId};
 use relay_engine::dos::Holding;
@@ -40,6 +39,7 @@ mod exits;
 mod holding;
 mod links;
 mod mail;
+mod office;
 mod pacing;
 mod reading;
 mod sleeping;
@@ -48,6 +48,7 @@ mod writing;
 
 pub use exits::ExitStart;
 use exits::Exits;
+use office::Office;
 use pacing::Dry;
 
 /// Ciphertext read at once, and plain bytes handed to the engine at once.
@@ -107,7 +108,7 @@ pub struct ShardStart {
     /// Where the engine's reports go; full means that the oldest news is enough.
     pub reports: mpsc::Sender<Report>,
     /// Told once, when a retired shard has no circuit left, or when the shard ends.
-    pub on_news: Box<dyn Fn(ShardNews) + Send>,
+    pub on_news: Arc<dyn Fn(ShardNews) + Send + Sync>,
 }
 
 /// What a shard tells the supervisor.
@@ -127,10 +128,17 @@ pub enum ShardNews {
 /// No thread left, or a listener cannot be watched.
 pub fn start(start: ShardStart, berth: Berth, siblings: Arc<Siblings>) -> std::io::Result<JoinHandle<()>> {
     let name = format!("shard-{}", berth.shard.0);
+    let Berth { shard, poll, inbox } = berth;
+    let registry = poll.registry().try_clone()?;
     thread::Builder::new().name(name).spawn(move || {
-        let mut driver = Driver::new(start, berth, siblings);
+        let on_news = Arc::clone(&start.on_news);
         // A bug in the engine ends the relay rather than let it go on with half a state.
-        let news = match catch_unwind(AssertUnwindSafe(|| driver.run())) {
+        let news = match catch_unwind(AssertUnwindSafe(|| {
+            let bell = Arc::clone(inbox.bell());
+            let driver = Driver::new(start, (shard, registry, inbox), Arc::clone(&siblings));
+            let office = Arc::new(Office::new(driver, poll, bell)?);
+            siblings.crew.work(shard, office)
+        })) {
             Ok(Ok(())) => ShardNews::Stopped,
             Ok(Err(error)) => {
                 tracing::error!("A shard cannot go on: {error}");
@@ -141,7 +149,7 @@ pub fn start(start: ShardStart, berth: Berth, siblings: Arc<Siblings>) -> std::i
                 ShardNews::Broken
             }
         };
-        (driver.start.on_news)(news);
+        on_news(news);
     })
 }
 
@@ -149,7 +157,7 @@ struct Driver {
     start: ShardStart,
     own: ShardId,
     siblings: Arc<Siblings>,
-    poll: Poll,
+    registry: Registry,
     inbox: Inbox,
     /// Memory of loads that others have sent, for our own.
     spare_loads: Vec<Load>,
@@ -197,8 +205,7 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(start: ShardStart, berth: Berth, siblings: Arc<Siblings>) -> Self {
-        let Berth { shard, poll, inbox } = berth;
+    fn new(start: ShardStart, (shard, registry, inbox): (ShardId, Registry, Inbox), siblings: Arc<Siblings>) -> Self {
         let held = siblings.commons.holding();
         Self {
             engine: Engine::of_several(start.seed, shard, siblings.count()),
@@ -206,7 +213,7 @@ impl Driver {
             start,
             own: shard,
             siblings,
-            poll,
+            registry,
             inbox,
             spare_loads: Vec::new(),
             born: Instant::now(),
@@ -238,51 +245,47 @@ impl Driver {
         }
     }
 
-    fn run(&mut self) -> std::io::Result<()> {
+    fn take_up(&mut self) -> std::io::Result<()> {
         self.engine.share(self.siblings.commons.clone());
         for (number, listener) in self.start.listeners.iter_mut().enumerate() {
-            self.poll
-                .registry()
+            self.registry
                 .register(listener, Token(FIRST_LISTENER + number), Interest::READABLE)?;
         }
         self.tell(Input::Settings(Arc::clone(&self.start.settings)));
         self.tell(Input::Network(Arc::clone(&self.start.network)));
-        let mut events = Events::with_capacity(1_024);
-        while !self.is_done() {
-            match self.poll.poll(&mut events, self.time_to_wait()) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                other => other?,
-            }
-            self.end_drought();
-            for link in mem::take(&mut self.to_read) {
-                self.on_readable(link);
-            }
-            for event in &events {
-                match event.token() {
-                    WAKER => {}
-                    Token(number) if (number as u64) < FIRST_LINK => self.note_listener(number - FIRST_LISTENER),
-                    token => match Exits::named(token) {
-                        Some(stream) => self.on_exit_event(stream, event),
-                        None => self.on_event(ChannelId(token.0 as u64), event),
-                    },
-                }
-            }
-            self.read_mail();
-            self.accept_all();
-            self.on_deadlines();
-            self.on_exit_deadlines();
-            // First, as it makes room at the engine: what clients are told of that goes out with the same round.
-            self.write_exits();
-            self.answer_some();
-            // Before we write, so that the others can begin.
-            self.post_loads(0);
-            self.write_all();
-            self.post_loads(0);
-            self.tell_held();
-            self.close_silent();
-            self.say_quiet();
-        }
         Ok(())
+    }
+
+    /// All that there is to do now, with what the sockets say.
+    fn round(&mut self, events: &Events) {
+        self.end_drought();
+        for link in mem::take(&mut self.to_read) {
+            self.on_readable(link);
+        }
+        for event in events {
+            match event.token() {
+                WAKER => {}
+                Token(number) if (number as u64) < FIRST_LINK => self.note_listener(number - FIRST_LISTENER),
+                token => match Exits::named(token) {
+                    Some(stream) => self.on_exit_event(stream, event),
+                    None => self.on_event(ChannelId(token.0 as u64), event),
+                },
+            }
+        }
+        self.read_mail();
+        self.accept_all();
+        self.on_deadlines();
+        self.on_exit_deadlines();
+        // First, as it makes room at the engine: what clients are told of that goes out with the same round.
+        self.write_exits();
+        self.answer_some();
+        // Before we write, so that the others can begin.
+        self.post_loads(0);
+        self.write_all();
+        self.post_loads(0);
+        self.tell_held();
+        self.close_silent();
+        self.say_quiet();
     }
 
     /// Told to stop, and all links have said their last words or had their time for it.

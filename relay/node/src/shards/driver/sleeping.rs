@@ -29,7 +29,7 @@ impl Driver {
 
     fn doze_off(&mut self) {
         for listener in &mut self.start.listeners {
-            let _ = self.poll.registry().deregister(listener);
+            let _ = self.registry.deregister(listener);
             // Connections are refused from now on, but the port stays ours: as a simple user we might not get it again.
             if let Err(error) = SockRef::from(&*listener).shutdown(std::net::Shutdown::Read) {
                 tracing::warn!("Couldn't close a listener for the time of hibernation: {error}");
@@ -44,7 +44,7 @@ impl Driver {
         for (number, listener) in self.start.listeners.iter_mut().enumerate() {
             let opened = SockRef::from(&*listener).listen(link::BACKLOG).and_then(|()| {
                 let token = Token(FIRST_LISTENER + number);
-                self.poll.registry().register(listener, token, Interest::READABLE)
+                self.registry.register(listener, token, Interest::READABLE)
             });
             if let Err(error) = opened {
                 tracing::warn!("Couldn't listen again after hibernation: {error}");

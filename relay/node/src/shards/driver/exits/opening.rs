@@ -73,8 +73,7 @@ impl Driver {
         })?;
         let both = Interest::READABLE | Interest::WRITABLE;
         let token = Exits::token(stream).ok_or(Refusal::Reason(EndReason::Internal))?;
-        self.poll
-            .registry()
+        self.registry
             .register(&mut connection, token, both)
             .map_err(|error| failed(&error))?;
         let counted = self.start.traffic.connections.open(Kind::Exit, Began::Us, address.ip());
