@@ -339,6 +339,9 @@ pub struct Outbox {
     /// not even a cell has room.
     /// Also the answer to the last `StreamWritable`: bytes for that stream's destination.
     pub written: Vec<u8>,
+    /// Said with the answer to the last `Writable`: there is more for that session, and it will not be wished for again. Else
+    /// [`Effect::WantsWrite`] comes with the next thing that waits.
+    pub more: bool,
     /// What the other shards of the relay are to be told, by `Input::Carried`: at the end of the driver's round, or
     /// earlier where much has gathered. Always empty where there is one shard.
     pub carry: Carry,

@@ -186,7 +186,7 @@ pub fn write_all(stream: &mut TcpStream, bytes: &[u8], blocked: &mut bool) -> io
 
 /// Bytes that the kernel may hold for one link and has not sent yet, besides those that are under way. More would only wait
 /// where no ping can overtake it; C tor's KIST keeps a socket's buffer as short, by asking for its state every few
-/// milliseconds. Two of our writes (our own number).
+/// milliseconds. One and a half of our writes (our own number).
 const UNSENT_BYTES_MAX: u32 = 128 * 1024;
 
 /// What every link's socket is told. Where the system refuses, the link only is a little slower.

@@ -230,6 +230,7 @@ impl Channel {
         let empty = self.control.is_empty() && self.destroys.is_empty() && self.round.is_empty();
         // With something left the driver comes again by itself, unless the room was too small to show it that.
         self.wants_write_said = !empty && !outbox.written.is_empty();
+        outbox.more = self.wants_write_said;
         if !empty {
             self.wake(outbox);
         }

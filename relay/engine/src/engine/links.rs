@@ -424,6 +424,7 @@ impl Engine {
 
     pub(super) fn writable(&mut self, now: Now, id: ChannelId, room_bytes_max: usize, outbox: &mut Outbox) {
         outbox.written.clear();
+        outbox.more = false;
         let Some(&key) = self.channel_keys.get(&id) else { return };
         let Some(channel) = self.channels.get_mut(key) else {
             return;

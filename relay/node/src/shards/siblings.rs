@@ -1,16 +1,19 @@
 //! What the shards of one relay know of each other: mailboxes, and how many links each has.
 
 use std::num::NonZeroU16;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use mio::Poll;
-use relay_engine::door::ShardId;
+use relay_engine::door::{Load, ShardId};
 use relay_engine::dos::{Commons, Visit};
 
 use super::crew::{Crew, Sharing};
 use super::driver::WAKER;
 use super::mailbox::{Inbox, Mailbox};
+
+/// Spent loads that are kept for each shard. One is as large as what is carried over at once, some 70 KiB.
+const SPARE_LOADS_A_SHARD_MAX: usize = 4;
 
 /// One shard as the others see it.
 struct Sibling {
@@ -24,6 +27,8 @@ pub struct Siblings {
     /// Sockets of links and of streams.
     taken: AtomicUsize,
     places_max: usize,
+    /// Memory of loads that are spent, for those who send more of them than they get.
+    spare_loads: Mutex<Vec<Load>>,
     /// What their engines have in common.
     pub commons: Commons,
     /// Who runs them.
@@ -93,6 +98,7 @@ impl Siblings {
             shards: siblings,
             taken: AtomicUsize::new(0),
             places_max,
+            spare_loads: Mutex::default(),
             commons,
             crew: Crew::new(bells, sharing),
         };
@@ -103,6 +109,20 @@ impl Siblings {
     pub fn count(&self) -> NonZeroU16 {
         let count = u16::try_from(self.shards.len()).ok().and_then(NonZeroU16::new);
         count.unwrap_or(NonZeroU16::MIN)
+    }
+
+    /// Keeps a spent load's memory, if there is not enough of it already.
+    pub(super) fn keep_load(&self, load: Load) {
+        let mut spare = self.spare_loads.lock().unwrap_or_else(PoisonError::into_inner);
+        if spare.len() < SPARE_LOADS_A_SHARD_MAX * self.shards.len() {
+            spare.push(load);
+        }
+    }
+
+    /// An empty load, with memory that was kept if there is any.
+    pub(super) fn spare_load(&self) -> Load {
+        let spare = self.spare_loads.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        spare.unwrap_or_default()
     }
 
     /// Their mailboxes, by shard.

@@ -525,7 +525,10 @@ fn a_hundred_streams_at_once_each_get_their_own_bytes_back() {
 fn bytes_arrive_whichever_thread_runs_the_shards() {
     // A client's link is the first shard's; with two, three or four the exit's channel is another's once at least.
     let cases = [Sharing::AsLoadWants, Sharing::Apart].map(|sharing| (sharing, 3));
-    for (sharing, shards) in cases.into_iter().chain((2..=4).map(|shards| (Sharing::InTurns, shards))) {
+    for (sharing, shards) in cases
+        .into_iter()
+        .chain((2..=4).map(|shards| (Sharing::InTurns, shards)))
+    {
         let several = |place| Place {
             shards,
             sharing,

@@ -1,8 +1,6 @@
 //! The engine's door: it is told something, then all that it asks for is done, in order.
 
-use std::time::SystemTime;
-
-use relay_engine::door::{Effect, Input, Now};
+use relay_engine::door::{Effect, Input};
 
 use super::{Driver, LOAD_BYTES_MAX};
 
@@ -21,10 +19,7 @@ impl Driver {
     }
 
     pub(super) fn hand_over(&mut self, input: Input<'_>) {
-        let now = Now {
-            steady: self.now(),
-            wall: SystemTime::now(),
-        };
+        let now = self.engine_now();
         self.engine.handle(now, input, &mut self.outbox);
         self.to_do.extend(self.outbox.effects.drain(..));
         self.post_loads(LOAD_BYTES_MAX);

@@ -14,6 +14,7 @@ impl Driver {
         if self.links.get(&name).is_none_or(|link| link.stage != Stage::Open) {
             return;
         }
+        let now = self.instant();
         while self
             .links
             .get(&name)
@@ -30,7 +31,7 @@ impl Driver {
             if link.session.seal(&self.outbox.written, &mut self.sealed).is_err() || link.write(&self.sealed).is_err() {
                 break;
             }
-            spend(&self.start.rates, link, Way::Write, self.sealed.len());
+            spend(&self.start.rates, now, link, Way::Write, self.sealed.len());
         }
         let deadline = self.now() + CLOSING_TIME_MAX;
         self.settle(name);

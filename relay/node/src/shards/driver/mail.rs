@@ -43,9 +43,13 @@ impl Driver {
     }
 
     fn carried(&mut self, from: ShardId, mut load: Load) {
+        self.look_at_clock();
         self.tell(Input::Carried { from, load: &mut load });
         if self.spare_loads.len() < SPARE_LOADS_MAX {
             self.spare_loads.push(load);
+        } else {
+            // Who sends us more than we send back would have to make new ones for ever.
+            self.siblings.keep_load(load);
         }
     }
 
@@ -55,7 +59,8 @@ impl Driver {
             if waiting.cell_bytes() < bytes_min {
                 continue;
             }
-            let load = mem::replace(waiting, self.spare_loads.pop().unwrap_or_default());
+            let spare = self.spare_loads.pop().unwrap_or_else(|| self.siblings.spare_load());
+            let load = mem::replace(waiting, spare);
             if let Some(mailbox) = self.siblings.mailbox(shard) {
                 let from = self.own;
                 mailbox.post(Order::Carried { from, load });

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::net::TcpListener;
 use mio::{Events, Interest, Registry, Token};
@@ -32,6 +32,7 @@ use crate::rate::RateLimits;
 use crate::tls::{Room, Session};
 use crate::traffic::Traffic;
 
+mod clock;
 mod directory;
 mod effects;
 mod ends;
@@ -46,6 +47,7 @@ mod sleeping;
 mod streams;
 mod writing;
 
+use clock::Clock;
 pub use exits::ExitStart;
 use exits::Exits;
 use office::Office;
@@ -53,8 +55,9 @@ use pacing::Dry;
 
 /// Ciphertext read at once, and plain bytes handed to the engine at once.
 const READ_BYTES_MAX: usize = 64 * 1024;
-/// Plain bytes taken from the engine for one write: four records of 31 cells, as C tor packs them (`TLS_RECORD_MAX_CELLS`).
-const WRITE_BYTES_MAX: usize = 4 * 31 * 514;
+/// Plain bytes taken from the engine for one write: five records of 31 cells, as C tor packs them (`TLS_RECORD_MAX_CELLS`).
+/// With what one read brings and a little beside it: a write for the last few cells would cost as much as one for all.
+const WRITE_BYTES_MAX: usize = 5 * 31 * 514;
 /// Writes for one link before the others have their turn.
 const WRITES_IN_A_TURN: usize = 4;
 /// Connections accepted before others have their turn.
@@ -68,8 +71,8 @@ const CLOSING_TIME_MAX: Duration = Duration::from_secs(5);
 const STOPPING_TIME_MAX: Duration = Duration::from_millis(1_500);
 /// Cells for one other shard that may gather in a round before they are posted.
 const LOAD_BYTES_MAX: usize = 64 * 1024;
-/// Spent loads that are kept: two for each of a few busy siblings.
-const SPARE_LOADS_MAX: usize = 16;
+/// Spent loads that a shard keeps for its own; further ones are for whoever has none ([`Siblings::keep_load`]).
+const SPARE_LOADS_MAX: usize = 4;
 /// Where accepting failed for want of descriptors, we try again after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -161,7 +164,7 @@ struct Driver {
     inbox: Inbox,
     /// Memory of loads that others have sent, for our own.
     spare_loads: Vec<Load>,
-    born: Instant,
+    clock: Clock,
     engine: Engine,
     outbox: Outbox,
     /// What the engine has asked for and is not done yet, in order.
@@ -216,7 +219,7 @@ impl Driver {
             registry,
             inbox,
             spare_loads: Vec::new(),
-            born: Instant::now(),
+            clock: Clock::new(),
             outbox: Outbox::default(),
             to_do: VecDeque::new(),
             links: KeyedMap::default(),
@@ -258,6 +261,7 @@ impl Driver {
 
     /// All that there is to do now, with what the sockets say.
     fn round(&mut self, events: &Events) {
+        self.look_at_clocks();
         self.end_drought();
         for link in mem::take(&mut self.to_read) {
             self.on_readable(link);
@@ -292,10 +296,6 @@ impl Driver {
     fn is_done(&self) -> bool {
         self.stop_at
             .is_some_and(|stop| self.links.is_empty() || stop <= self.now())
-    }
-
-    fn now(&self) -> Duration {
-        self.born.elapsed()
     }
 
     fn time_to_wait(&self) -> Option<Duration> {

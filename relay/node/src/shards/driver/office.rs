@@ -66,6 +66,8 @@ impl Desk {
 
     fn round(&mut self) -> Turn {
         self.driver.round(&self.events);
+        // What is due is told from now on, not from when the round began.
+        self.driver.look_at_clock();
         let more = self.events.iter().nth(EVENTS_MAX - 1).is_some();
         self.events.clear();
         Turn {

@@ -43,8 +43,7 @@ impl<N: Copy + Eq + Hash> Dry<N> {
 }
 
 /// Counts what a link has moved.
-pub(super) fn spend(rates: &RateLimits, link: &mut Link, way: Way, bytes: usize) {
-    let now = Instant::now();
+pub(super) fn spend(rates: &RateLimits, now: Instant, link: &mut Link, way: Way, bytes: usize) {
     rates.take(now, way, link.peer.ip(), bytes);
     if let Some(own) = &mut link.buckets {
         own.take(rates.step(now), way, bytes);
@@ -62,7 +61,7 @@ fn is_stranger(proven: Proven, network: &NetworkView) -> bool {
 impl Driver {
     /// Bytes that this link may move now. None: it has been put among those that wait.
     pub(super) fn share(&mut self, name: ChannelId, way: Way, bytes_max: usize) -> Option<usize> {
-        let (now, link) = (Instant::now(), self.links.get_mut(&name)?);
+        let (now, link) = (self.instant(), self.links.get_mut(&name)?);
         let (rates, own) = (&self.start.rates, link.buckets.as_mut());
         let share = rates.share(now, way, link.peer.ip(), bytes_max);
         let share = share.and_then(|share| match own {
@@ -87,13 +86,14 @@ impl Driver {
 
     /// Gives a link whose handshake is through the limit of its own that it is to have.
     pub(super) fn limit_link(&mut self, name: ChannelId) {
+        let instant = self.instant();
         let ShardStart { rates, network, .. } = &self.start;
         let Some(link) = self.links.get_mut(&name) else { return };
         let Some(proven) = link.proven else { return };
         let limit = rates
             .link_limit(&network.parameters)
             .filter(|_| is_stranger(proven, network));
-        let now = rates.step(Instant::now());
+        let now = rates.step(instant);
         match (&mut link.buckets, limit) {
             (Some(buckets), Some(limit)) => buckets.adjust(now, limit),
             (buckets, limit) => *buckets = limit.map(|limit| Box::new(LinkBuckets::new(limit))),
@@ -103,7 +103,7 @@ impl Driver {
     /// Somebody waits for the next refill.
     pub(super) fn note_drought(&mut self, now: Instant) {
         let refill = self.start.rates.next_refill(now);
-        self.refill_at = Some(refill.saturating_duration_since(self.born));
+        self.refill_at = Some(self.on_steady_clock(refill));
     }
 
     /// After a refill those who waited have their turn before all others, in their order.

@@ -31,6 +31,8 @@ impl Driver {
     }
 
     pub(super) fn on_readable(&mut self, name: ChannelId) {
+        self.look_at_clock();
+        let now = self.instant();
         let Some(link) = self.links.get_mut(&name) else { return };
         if link.stage == Stage::Connecting {
             return;
@@ -43,7 +45,7 @@ impl Driver {
         let room = self.cipher.get_mut(held..held + share).unwrap_or_default();
         let length = match link.read(room) {
             Ok(Incoming::Bytes(length, more)) => {
-                spend(&self.start.rates, link, Way::Read, length);
+                spend(&self.start.rates, now, link, Way::Read, length);
                 if more {
                     self.to_read.push(name);
                 }
@@ -62,7 +64,7 @@ impl Driver {
         let cipher = self.cipher.get_mut(..length).unwrap_or_default();
         let progress = link.session.receive_into(cipher, &mut plain, &mut sealed);
         let written = if sealed.is_empty() { Ok(()) } else { link.write(&sealed) };
-        spend(&self.start.rates, link, Way::Write, sealed.len());
+        spend(&self.start.rates, now, link, Way::Write, sealed.len());
         let just_up = link.stage == Stage::Handshaking && progress.as_ref().is_ok_and(|progress| progress.established);
         if just_up {
             self.raise(name);

@@ -18,6 +18,7 @@ impl Driver {
     }
 
     pub(super) fn write(&mut self, name: ChannelId) {
+        self.look_at_clock();
         for _ in 0..WRITES_IN_A_TURN {
             let Some(link) = self.links.get_mut(&name) else { return };
             if link.stage == Stage::Connecting {
@@ -57,16 +58,15 @@ impl Driver {
             room_bytes_max,
         });
         let plain = mem::take(&mut self.outbox.written);
-        let more = !plain.is_empty();
-        let mut ok = true;
+        let (now, more, mut ok) = (self.instant(), self.outbox.more, true);
         if let Some(link) = self.links.get_mut(&name) {
             link.wants = more;
-            if more {
+            if !plain.is_empty() {
                 let sealed = link.session.seal_into(&plain, &mut self.records);
                 ok = sealed.is_ok() && {
                     let records = self.records.filled();
                     let written = link.write(records);
-                    spend(&self.start.rates, link, Way::Write, records.len());
+                    spend(&self.start.rates, now, link, Way::Write, records.len());
                     written.is_ok()
                 };
             }

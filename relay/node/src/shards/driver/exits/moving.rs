@@ -18,6 +18,7 @@ const WRITE_BYTES_MAX: usize = 32 * 1024;
 
 impl Driver {
     pub(in super::super) fn on_exit_event(&mut self, stream: StreamId, event: &Event) {
+        self.look_at_clock();
         let Some(socket) = self.exits.sockets.get_mut(&stream) else {
             return;
         };
@@ -118,6 +119,7 @@ impl Driver {
     }
 
     fn write_exit(&mut self, stream: StreamId) {
+        self.look_at_clock();
         for _ in 0..WRITES_IN_A_TURN {
             let Some(socket) = self.exits.sockets.get(&stream) else {
                 return;
