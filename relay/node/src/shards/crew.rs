@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use mio::{Registry, Token};
+use mio::{Poll, Registry, Token};
 use relay_engine::door::ShardId;
 
 use super::mailbox::Bell;
@@ -148,6 +148,8 @@ pub(super) struct Crew {
     posts: Vec<Post>,
     sharing: Sharing,
     apart: AtomicBool,
+    /// The system would not have it that one thread waits for all.
+    refused: AtomicBool,
     /// Grows whenever a shard changes hands by another thread's doing than the first's.
     changes: AtomicU32,
 }
@@ -159,6 +161,7 @@ impl Crew {
             posts: bells.into_iter().map(Post::new).collect(),
             sharing,
             apart: AtomicBool::new(alone || sharing == Sharing::Apart),
+            refused: AtomicBool::new(false),
             changes: AtomicU32::new(0),
         }
     }
@@ -232,9 +235,11 @@ impl Crew {
     fn lead(&self, own: &Post, room: &dyn Room) -> io::Result<()> {
         // However this thread ends, nobody else waits for it.
         let _gives = GivesBack(self);
+        // Made once: when the relay grows calm after a flood there may be no descriptor left.
+        let mut poll = Poll::new()?;
         loop {
             if !self.is_apart() {
-                self.run_together()?;
+                self.run_together(&mut poll)?;
                 self.give_back();
             }
             if *own.holder() == Holder::Nobody {
@@ -248,7 +253,7 @@ impl Crew {
                         self.apart.store(false, Ordering::SeqCst);
                     }
                 }
-                if self.sharing == Sharing::InTurns && shift.rounds >= ROUNDS_IN_TURNS {
+                if self.sharing == Sharing::InTurns && shift.rounds >= ROUNDS_IN_TURNS && self.posts.len() > 1 {
                     self.apart.store(false, Ordering::SeqCst);
                 }
                 self.is_apart()
@@ -263,7 +268,10 @@ impl Crew {
 
     fn may_come_together(&self) -> bool {
         let all: u32 = self.posts.iter().map(Post::used).sum();
-        self.posts.len() > 1 && self.sharing == Sharing::AsLoadWants && all <= CALM
+        self.posts.len() > 1
+            && !self.refused.load(Ordering::Relaxed)
+            && self.sharing == Sharing::AsLoadWants
+            && all <= CALM
     }
 
     /// Each shard to its own thread.

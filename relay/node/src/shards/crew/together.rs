@@ -13,23 +13,42 @@ impl Crew {
     /// Runs the first shard and all that are lent, on the first's thread, until that is too much for it or the first has ended.
     ///
     /// # Errors
-    /// A shard cannot go on, or the system has no descriptor left.
-    pub(super) fn run_together(&self) -> io::Result<()> {
-        let mut poll = Poll::new()?;
-        let mut events = Events::with_capacity(self.posts.len().max(1));
+    /// A shard cannot go on.
+    pub(super) fn run_together(&self, poll: &mut Poll) -> io::Result<()> {
         let mut members: Vec<Member<'_>> = self.posts.iter().map(Member::new).collect();
-        if let Some(own) = members.first_mut() {
-            own.take(poll.registry(), Token(0))?;
+        let ended = self.run_all(poll, &mut members);
+        for member in members.iter().filter(|member| member.taken && !member.ended) {
+            if let Some(room) = member.post.room() {
+                let _ = room.leave(poll.registry());
+            }
+        }
+        ended
+    }
+
+    fn run_all(&self, poll: &mut Poll, members: &mut [Member<'_>]) -> io::Result<()> {
+        let mut events = Events::with_capacity(self.posts.len().max(1));
+        let refused = |_: io::Error| {
+            tracing::warn!(
+                "The system lets one thread wait for no other's sockets; each of our threads serves its own."
+            );
+            self.refused.store(true, Ordering::Relaxed);
+        };
+        if let Some(Err(error)) = members.first_mut().map(|own| own.take(poll.registry(), Token(0))) {
+            refused(error);
+            return Ok(());
         }
         let (mut shift, mut seen) = (Shift::begin(WINDOW_TOGETHER), None);
         loop {
             let changes = self.changes.load(Ordering::SeqCst);
             if seen.replace(changes) != Some(changes) {
                 for (number, member) in members.iter_mut().enumerate().skip(1) {
-                    member.look(poll.registry(), Token(number))?;
+                    if let Err(error) = member.look(poll.registry(), Token(number)) {
+                        refused(error);
+                        return Ok(());
+                    }
                 }
             }
-            for member in &mut members {
+            for member in members.iter_mut() {
                 member.turn(poll.registry())?;
             }
             // What a later one left for an earlier one.
@@ -131,7 +150,7 @@ impl<'c> Member<'c> {
         self.due = turn.wait.map(|wait| Instant::now() + wait);
         if turn.done {
             self.ended = true;
-            room.leave(registry)?;
+            let _ = room.leave(registry);
             *self.post.holder() = Holder::Nobody;
             self.post.changed.notify_all();
         }
