@@ -27,9 +27,9 @@ impl Crew {
 
     fn run_all(&self, poll: &mut Poll, members: &mut [Member<'_>]) -> io::Result<()> {
         let mut events = Events::with_capacity(self.posts.len().max(1));
-        let refused = |_: io::Error| {
+        let refused = |error: io::Error| {
             tracing::warn!(
-                "The system lets one thread wait for no other's sockets; each of our threads serves its own."
+                "One thread cannot wait for the sockets of all shards: {error}. Each shard's own serves it from now on."
             );
             self.refused.store(true, Ordering::Relaxed);
         };
