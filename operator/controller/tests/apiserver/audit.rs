@@ -1,5 +1,7 @@
 //! What the API server says that the operator did.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use crate::server::{OPERATOR, Server};
@@ -61,6 +63,16 @@ pub(crate) fn writes(server: &Server, namespace: &str) -> Vec<Request> {
 pub(crate) fn count(server: &Server, namespace: &str, verb: &str, resource: &str) -> usize {
     let this = |request: &&Request| request.verb == verb && request.resource == resource;
     writes(server, namespace).iter().filter(this).count()
+}
+
+/// The names of which this was asked for, each once, however it was answered. A request broken off before it was read has
+/// no name and did nothing.
+pub(crate) fn asked(server: &Server, namespace: &str, verb: &str, resource: &str) -> BTreeSet<String> {
+    let all = requests(server, namespace).into_iter();
+    all.filter(|request| request.verb == verb && request.resource == resource)
+        .map(|request| request.name)
+        .filter(|name| !name.is_empty())
+        .collect()
 }
 
 /// What was refused for want of rights, but for the one thing that a story lets the operator try in vain.
