@@ -232,7 +232,10 @@ impl Examination {
     fn begin(&mut self, servers: &mut Servers, traffic: &Arc<Traffic>) {
         self.due = after(EXAMINATION_SECONDS);
         let settings = servers.settings.borrow().clone();
-        let Some((resolver, rules)) = servers.current().filter(|_| settings.detect_hijacking) else {
+        if !settings.detect_hijacking {
+            return;
+        }
+        let Some((resolver, rules)) = servers.current() else {
             return;
         };
         let asking = Asking {
@@ -495,5 +498,27 @@ fn counted_as(error: &NetError) -> DnsOutcome {
         ResponseCode::NotImp => DnsOutcome::NotImplemented,
         ResponseCode::Refused => DnsOutcome::Refused,
         _ => DnsOutcome::Unknown,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A relay that is no exit asks nobody; a resolver of its own would only take memory.
+    #[test]
+    fn who_does_not_examine_its_servers_makes_no_resolver_for_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("resolv.conf");
+        std::fs::write(&file, "nameserver 127.0.0.1\n").unwrap();
+        let settings = watch::Sender::new(ServerDns {
+            resolv_conf: Some(file),
+            detect_hijacking: false,
+            ..ServerDns::default()
+        });
+        let mut servers = Servers::new(settings.subscribe(), DNS_PORT);
+        Examination::new(|| ()).begin(&mut servers, &Arc::default());
+        assert!(servers.resolver.is_none());
+        assert!(servers.current().is_some(), "one could have been made");
     }
 }
