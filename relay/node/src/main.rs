@@ -25,3 +25,15 @@ fn main() -> ExitCode {
         Command::Run => supervisor::run(&line),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tikv_jemalloc_ctl::opt;
+
+    /// `.cargo/config.toml` says so when the allocator is built; a build that has not read it would hold more for each thread.
+    #[test]
+    fn what_is_freed_stays_with_no_thread_and_goes_back_to_the_system() {
+        assert!(!opt::tcache::read().unwrap(), "a cache for each thread");
+        assert!(opt::background_thread::read().unwrap(), "nobody who gives back");
+    }
+}
