@@ -10,15 +10,19 @@
 //! PRF:  right ← right ⊕ AES-CTR from POLYVAL(left), low six bits cleared
 //! ```
 
+use std::hint::black_box;
+
 use aes::Aes128Enc;
-use aes::cipher::{BlockEncrypt, InnerIvInit, KeyInit, StreamCipher};
-use ctr::{Ctr128BE, CtrCore};
+use aes::cipher::{BlockEncrypt, KeyInit};
 use polyval::Polyval;
 use polyval::universal_hash::UniversalHash;
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
+use self::stream::Stream;
+
 pub mod client;
+mod stream;
 #[cfg(test)]
 pub(in crate::crypto) mod tests;
 
@@ -32,8 +36,12 @@ pub const KEY_BYTES: usize = 80;
 const RIGHT_BYTES: usize = BODY_BYTES - TAG_BYTES;
 /// What POLYVAL takes at once: four blocks.
 const WIDE_BYTES: usize = 4 * TAG_BYTES;
-/// Of command ‖ right, what lies between the first and the last four blocks of the tweak.
+/// Of command ‖ right, what fills up the first four blocks of the tweak, behind the chain.
+const START_BYTES: usize = WIDE_BYTES - TAG_BYTES;
+/// What lies between the first and the last four.
 const MIDDLE_BYTES: usize = (1 + RIGHT_BYTES + TAG_BYTES).next_multiple_of(WIDE_BYTES) - 2 * WIDE_BYTES;
+/// What the last four hold; zeros fill them up.
+const END_BYTES: usize = 1 + RIGHT_BYTES - START_BYTES - MIDDLE_BYTES;
 const UIV_KEY_BYTES: usize = 64;
 
 /// What authenticates a cell that travelled: SENDMEs name it.
@@ -41,21 +49,19 @@ pub type Tag = [u8; TAG_BYTES];
 /// A RELAY cell's body.
 pub type Body = [u8; BODY_BYTES];
 
-/// A keyed hash that is begun anew for each cell.
+/// A keyed hash that is begun anew for each cell, where it lies.
 ///
-/// `Polyval` can only be asked by using it up, so each cell takes a copy of its 144 bytes. With the crate's own wiping each
+/// It gives its result to whoever uses it up, so each result takes a copy of its 144 bytes. With the crate's own wiping each
 /// copy cost as much as a fifth of the cell, byte by byte; so that is off, and the key is wiped here. What a copy, or a hash
 /// made for one cell, leaves on the stack, the next cell's overwrites.
+///
+/// The copy is `finalize_reset`'s, block by block: moved as a whole into `finalize`, it would be read in wider pieces than
+/// the sum had just been written in, and processors wait for such. Hence too all that is done here with whole blocks.
 struct Hash(Polyval);
 
 impl Hash {
     fn new(key: &Tag) -> Self {
         Self(Polyval::new(key.into()))
-    }
-
-    #[inline]
-    fn begin(&self) -> Polyval {
-        self.0.clone()
     }
 }
 
@@ -63,47 +69,53 @@ impl Drop for Hash {
     fn drop(&mut self) {
         self.0 = Polyval::new(&Tag::default().into());
         // Else nobody would look at it any more, and the wiping could be left out.
-        std::hint::black_box(&self.0);
+        black_box(&self.0);
     }
 }
 
-/// POLYVAL over chain ‖ command ‖ right: 510 bytes, zero-padded to whole blocks. What lies in `body` before `right` is
-/// lost: the command takes its last place, so that the greater part is hashed where it lies.
+/// POLYVAL over chain ‖ command ‖ right: 510 bytes, zero-padded to whole blocks. The hash is as new afterwards.
 #[inline]
-fn mask(mut hash: Polyval, chain: &Tag, command: u8, body: &mut Body) -> Tag {
-    let (_, tweak) = body.split_at_mut(TAG_BYTES - 1);
-    if let Some(first) = tweak.first_mut() {
-        *first = command;
-    }
+fn mask(hash: &mut Polyval, chain: &Tag, command: u8, body: &Body) -> Tag {
+    // In the command's place stands the left's last byte, so that the greater part is hashed where it lies.
+    let (_, tweak) = body.split_at(TAG_BYTES - 1);
     // The chain and what completes four blocks; 24 blocks; the rest, padded to four: all are hashed four at a time.
-    let (start, rest) = tweak.split_at(WIDE_BYTES - TAG_BYTES);
+    let (start, rest) = tweak.split_at(START_BYTES);
     let (middle, end) = rest.split_at(MIDDLE_BYTES);
-    let (mut first, mut last) = ([0; WIDE_BYTES], [0; WIDE_BYTES]);
-    let (head, behind) = first.split_at_mut(TAG_BYTES);
+    let (mut first, mut last) = ([[0; TAG_BYTES]; 4], [0; WIDE_BYTES]);
+    last.split_at_mut(END_BYTES).0.copy_from_slice(end);
+    let (head, behind) = first.as_flattened_mut().split_at_mut(TAG_BYTES);
     head.copy_from_slice(chain);
     behind.copy_from_slice(start);
-    last.split_at_mut(end.len()).0.copy_from_slice(end);
-    for blocks in [&first, middle, &last] {
+    let [_, commanded, ..] = &mut first;
+    put_command(commanded, command);
+    for blocks in [first.as_flattened(), middle, &last] {
         hash.update_padded(blocks);
     }
-    hash.finalize().into()
+    hash.finalize_reset().into()
+}
+
+static FIRST_BYTE: Tag = [0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+/// Puts `command` first, as a change to the whole block: written alone, it would have to reach the cache before the
+/// block could be read, and the next cell's hash would wait until this one is done. Neither inlined nor given a mask that
+/// the compiler knows, else it writes the byte alone.
+#[inline(never)]
+fn put_command(block: &mut Tag, command: u8) {
+    let mut changed = *block;
+    for (byte, mask) in changed.iter_mut().zip(black_box(&FIRST_BYTE)) {
+        *byte = (*byte & !mask) | (command & mask);
+    }
+    *block = changed;
 }
 
 /// ET: what `plain` at the left of a cell becomes.
 #[inline]
 fn tweaked(block: &Aes128Enc, plain: &Tag, mask: &Tag) -> Tag {
-    let mut left = xor(plain, mask);
+    let mut left = *plain;
+    xor_into(&mut left, mask);
     block.encrypt_block((&mut left).into());
-    xor(&left, mask)
-}
-
-/// The PRF's stream from one of its blocks on. A cell takes 31 of them, so the stream for new keys begins behind these.
-#[inline]
-fn stream<'a>(block: &'a Aes128Enc, mut hash: Polyval, seed: &Tag, blocks_skipped: u8) -> Ctr128BE<&'a Aes128Enc> {
-    hash.update(&[(*seed).into()]);
-    let mut start: Tag = hash.finalize().into();
-    start[TAG_BYTES - 1] = (start[TAG_BYTES - 1] & 0xc0) + blocks_skipped;
-    Ctr128BE::from_core(CtrCore::inner_iv_init(block, &start.into()))
+    xor_into(&mut left, mask);
+    left
 }
 
 /// The keyed wide-block cipher, UIV+ in the proposal, set up. Its parts wipe themselves on drop.
@@ -124,14 +136,19 @@ impl Uiv {
         }
     }
 
-    #[inline]
-    fn mask(&self, chain: &Tag, command: u8, body: &mut Body) -> Tag {
-        mask(self.et_hash.begin(), chain, command, body)
+    #[cold]
+    fn boxed(keys: &Keys) -> Box<Self> {
+        Box::new(Self::new(keys))
     }
 
-    #[inline]
-    fn stream(&self, seed: &Tag, blocks_skipped: u8) -> Ctr128BE<&Aes128Enc> {
-        stream(&self.prf_block, self.prf_hash.begin(), seed, blocks_skipped)
+    /// For who does not have it for himself, with a copy of the hash.
+    fn mask(&self, chain: &Tag, command: u8, body: &Body) -> Tag {
+        mask(&mut self.et_hash.0.clone(), chain, command, body)
+    }
+
+    /// The same.
+    fn stream(&self, seed: &Tag, blocks_skipped: u8) -> Stream<'_> {
+        Stream::new(&self.prf_block, &mut self.prf_hash.0.clone(), seed, blocks_skipped)
     }
 
     /// The keys and the nonce that follow on `nonce`.
@@ -146,11 +163,18 @@ impl Uiv {
 const CELL_STREAM: u8 = 0;
 /// The PRF's stream for new keys begins behind a cell's 31 blocks.
 const KEY_STREAM: u8 = 31;
-/// Of the last of these a cell does not need so much.
+/// Of the right side, what lies in whole groups of eight blocks, as processors take them at once.
+const GROUPS_BYTES: usize = RIGHT_BYTES - RIGHT_BYTES % (8 * TAG_BYTES);
+/// Of the last of the stream's blocks for a cell the cell does not need so much.
 const LEFT_OVER_BYTES: usize = KEY_STREAM as usize * TAG_BYTES - RIGHT_BYTES;
+/// Of the stream, what lies behind the right side's whole groups: for the rest of it, what is left over, the next keys.
+const TAIL_BYTES: usize = RIGHT_BYTES - GROUPS_BYTES + LEFT_OVER_BYTES + KEY_BYTES;
 
-fn xor(one: &Tag, other: &Tag) -> Tag {
-    (u128::from_ne_bytes(*one) ^ u128::from_ne_bytes(*other)).to_ne_bytes()
+#[inline(always)]
+fn xor_into(one: &mut [u8], other: &[u8]) {
+    for (one, other) in one.iter_mut().zip(other) {
+        *one ^= other;
+    }
 }
 
 /// The keys of a wide block, as they are agreed and derived: ET's block cipher and hash, the PRF's block cipher and hash.
@@ -164,18 +188,20 @@ fn quarters(keys: &[u8; UIV_KEY_BYTES]) -> Zeroizing<Keys> {
     parts
 }
 
-/// What one direction of a circuit remembers at one hop.
+/// What one direction of a circuit remembers at one hop. Laid out so that no block of it lies in two lines of the cache:
+/// each cell writes the chain and reads it at once.
+#[repr(C, align(16))]
 struct Direction {
     keys: Zeroizing<Keys>,
-    /// The same set up, while cells pass. A cell of our own needs them but once, so they are set up on the stack for it:
-    /// 1.7 KB that nobody moves and that an idle circuit does not keep.
-    set_up: Option<Box<Uiv>>,
-    /// Whether a cell has passed since somebody looked last.
-    has_passed: bool,
     /// Marks the cells that are meant for this hop.
     nonce: Tag,
     /// The tag of the last cell: each cell's tweak, so that cells cannot be reordered.
     chain: Tag,
+    /// The keys set up, while cells pass. A cell of our own needs them but once, so they are set up on the stack for it:
+    /// 1.7 KB that nobody moves and that an idle circuit does not keep.
+    set_up: Option<Box<Uiv>>,
+    /// Whether a cell has passed since somebody looked last.
+    has_passed: bool,
 }
 
 impl Direction {
@@ -201,28 +227,35 @@ impl Direction {
     }
 
     /// A cell of any kind begins: its left side, which is also its tag.
-    #[inline]
+    #[inline(always)]
     fn encrypt_left(&mut self, command: u8, body: &mut Body) {
-        let plain = tag_of(body);
-        let tag = match &self.set_up {
-            Some(uiv) => tweaked(&uiv.et_block, &plain, &uiv.mask(&self.chain, command, body)),
-            None => {
-                let [et_block, et_hash, ..] = &*self.keys;
-                let mask = mask(Polyval::new(et_hash.into()), &self.chain, command, body);
-                tweaked(&Aes128Enc::new(et_block.into()), &plain, &mask)
+        self.chain = match &mut self.set_up {
+            Some(uiv) => {
+                let mask = mask(&mut uiv.et_hash.0, &self.chain, command, body);
+                tweaked(&uiv.et_block, &tag_of(body), &mask)
             }
+            None => self.left_with_keys_for_once(command, body),
         };
-        body.split_at_mut(TAG_BYTES).0.copy_from_slice(&tag);
-        self.chain = tag;
+        body.split_at_mut(TAG_BYTES).0.copy_from_slice(&self.chain);
+    }
+
+    /// Apart: inlined, cells that pass would pay for the stack that this takes.
+    #[inline(never)]
+    fn left_with_keys_for_once(&self, command: u8, body: &Body) -> Tag {
+        let [et_block, et_hash, ..] = &*self.keys;
+        let mask = mask(&mut Polyval::new(et_hash.into()), &self.chain, command, body);
+        tweaked(&Aes128Enc::new(et_block.into()), &tag_of(body), &mask)
     }
 
     /// The rest of a cell that passes: the keys stay.
-    #[inline]
+    #[inline(always)]
     fn encrypt_right(&mut self, body: &mut Body) {
         self.has_passed = true;
-        let uiv = self.set_up.get_or_insert_with(|| Box::new(Uiv::new(&self.keys)));
-        let (_, right) = body.split_at_mut(TAG_BYTES);
-        uiv.stream(&self.chain, CELL_STREAM).apply_keystream(right);
+        let uiv = self.set_up.get_or_insert_with(|| Uiv::boxed(&self.keys));
+        let stream = Stream::new(&uiv.prf_block, &mut uiv.prf_hash.0, &self.chain, CELL_STREAM);
+        if let Some(right) = body.last_chunk_mut() {
+            stream.apply_to_right(right);
+        }
     }
 
     /// The rest of a cell of our own, and the keys that follow on it. These come out of the same stream, as the cell's tag
@@ -230,24 +263,40 @@ impl Direction {
     #[inline]
     fn encrypt_right_and_update(&mut self, body: &mut Body) {
         let (_, right) = body.split_at_mut(TAG_BYTES);
-        let mut behind = Zeroizing::new([0; LEFT_OVER_BYTES + KEY_BYTES]);
-        let mut crypt = |mut stream: Ctr128BE<&Aes128Enc>| {
-            stream.apply_keystream(right);
-            stream.apply_keystream(behind.as_mut_slice());
+        let mut tail = Zeroizing::new([0; TAIL_BYTES]);
+        let mut crypt = |stream: Stream<'_>| {
+            if let Some((groups, rest)) = right.split_first_chunk_mut::<GROUPS_BYTES>() {
+                stream.apply_to(groups, &mut tail);
+                xor_into(rest, tail.as_slice());
+            }
         };
         match self.set_up.take() {
-            Some(uiv) => crypt(uiv.stream(&self.chain, CELL_STREAM)),
+            Some(mut uiv) => {
+                let uiv = &mut *uiv;
+                crypt(Stream::new(
+                    &uiv.prf_block,
+                    &mut uiv.prf_hash.0,
+                    &self.chain,
+                    CELL_STREAM,
+                ));
+            }
             None => {
                 let [.., prf_block, prf_hash] = &*self.keys;
                 let block = Aes128Enc::new(prf_block.into());
-                crypt(stream(&block, Polyval::new(prf_hash.into()), &self.chain, CELL_STREAM));
+                crypt(Stream::new(
+                    &block,
+                    &mut Polyval::new(prf_hash.into()),
+                    &self.chain,
+                    CELL_STREAM,
+                ));
             }
         }
-        if let Some((_, fresh)) = behind.split_last_chunk() {
+        if let Some((_, fresh)) = tail.split_last_chunk() {
             self.rekey(fresh);
         }
     }
 
+    #[inline]
     fn encrypt(&mut self, command: u8, body: &mut Body) {
         self.encrypt_left(command, body);
         self.encrypt_right(body);
@@ -288,7 +337,8 @@ impl RelayForward {
     pub fn receive(&mut self, command: u8, body: &mut Body) -> Option<Tag> {
         let travelled = tag_of(body);
         self.0.encrypt_left(command, body);
-        if !bool::from(self.0.chain.ct_eq(&self.0.nonce)) {
+        let (tag, nonce) = (u128::from_ne_bytes(self.0.chain), u128::from_ne_bytes(self.0.nonce));
+        if !bool::from(tag.ct_eq(&nonce)) {
             self.0.encrypt_right(body);
             return None;
         }

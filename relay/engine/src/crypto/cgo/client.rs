@@ -1,10 +1,10 @@
 //! The client's end of CGO: it decrypts where relays encrypt. No relay needs it; load generators and tests do.
 
 use aes::Aes128Dec;
-use aes::cipher::{BlockDecrypt, KeyInit, StreamCipher};
+use aes::cipher::{BlockDecrypt, KeyInit};
 use zeroize::Zeroizing;
 
-use super::{Body, CELL_STREAM, KEY_BYTES, TAG_BYTES, Tag, Uiv, tag_of, xor};
+use super::{Body, CELL_STREAM, KEY_BYTES, TAG_BYTES, Tag, Uiv, tag_of, xor_into};
 
 /// One direction at one hop, as the client keeps it.
 struct Layer {
@@ -30,9 +30,10 @@ impl Layer {
         let (_, right) = body.split_at_mut(TAG_BYTES);
         self.uiv.stream(&block, CELL_STREAM).apply_keystream(right);
         let mask = self.uiv.mask(&self.chain, command, body);
-        block = xor(&block, &mask);
+        xor_into(&mut block, &mask);
         self.et_block.decrypt_block((&mut block).into());
-        body.split_at_mut(TAG_BYTES).0.copy_from_slice(&xor(&block, &mask));
+        xor_into(&mut block, &mask);
+        body.split_at_mut(TAG_BYTES).0.copy_from_slice(&block);
     }
 
     /// Puts this layer on a cell that goes on behind its hop.

@@ -87,7 +87,7 @@ pub(in crate::crypto) fn block_vectors() -> usize {
         let uiv = Uiv::new(&quarters(&keys));
         let mut cell = [0; BODY_BYTES];
         cell[TAG_BYTES..].copy_from_slice(&tweak[17..]);
-        let mask = uiv.mask(&tweak[..16].try_into().unwrap(), tweak[16], &mut cell);
+        let mask = uiv.mask(&tweak[..16].try_into().unwrap(), tweak[16], &cell);
         let left = tweaked(&uiv.et_block, &plain.bytes(), &mask);
         assert_eq!(left, noise.bytes::<TAG_BYTES>());
     }
