@@ -1,19 +1,18 @@
 //! The relay crypto that every client speaks: AES-128-CTR over each cell, a running SHA-1 for those meant for us
 //! (tor-spec, "Relay cells" and "Setting circuit keys"). Keys are set up once; cells are crypted where they lie.
 
-use aes::Aes128Enc;
-use ctr::Ctr128BE;
-use ctr::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
 use sha1::{Digest, Sha1};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use relay_wire::cell::BODY_BYTES;
 
+use self::keystream::Keystream;
 use super::keys::TOR1_KEY_BYTES;
 
+mod keystream;
+
 type Body = [u8; BODY_BYTES];
-type Cipher = Ctr128BE<Aes128Enc>;
 
 /// The whole running digest at a cell: what a SENDME for it must carry.
 pub type Tag = [u8; 20];
@@ -23,7 +22,7 @@ const DIGEST_AT: usize = 5;
 
 /// One direction at one hop. Relay and client use the same steps, the client in the other order.
 pub struct Direction {
-    cipher: Cipher,
+    keystream: Keystream,
     digest: Sha1,
     key: Zeroizing<[u8; 16]>,
 }
@@ -46,7 +45,7 @@ impl Direction {
 
     /// Bytes of the keystream that are used up; `None` where that is no number of 64 bits.
     pub fn position(&self) -> Option<u64> {
-        self.cipher.try_current_pos().ok()
+        self.keystream.position()
     }
 
     /// What goes on where this one stands.
@@ -61,7 +60,7 @@ impl Direction {
     /// Puts a layer on or takes it off.
     #[inline]
     pub fn crypt(&mut self, body: &mut Body) {
-        self.cipher.apply_keystream(body);
+        self.keystream.apply(body);
     }
 
     /// Whether a plain body is meant for the one who asks. If so the digest moves on and its field is cleared.
@@ -125,11 +124,8 @@ impl Resting {
 
     /// Sets the keys up again.
     pub fn wake(&self) -> Direction {
-        let mut cipher = Cipher::new((&*self.key).into(), &[0; 16].into());
-        // No place that 64 bits can name is beyond the end of the keystream.
-        cipher.seek(self.position);
         Direction {
-            cipher,
+            keystream: Keystream::at(&self.key, self.position),
             digest: self.digest.clone(),
             key: self.key.clone(),
         }
@@ -178,6 +174,25 @@ mod tests {
             assert_eq!(resting.position(), Some((u64::from(text) + 1) * BODY_BYTES as u64));
         }
         assert!(size_of::<(Resting, Resting)>() <= 256, "a size that allocators know");
+    }
+
+    #[test]
+    fn cells_are_crypted_as_counter_mode_does_wherever_they_begin() {
+        use ctr::cipher::{KeyIvInit, StreamCipher, StreamCipherSeek};
+        let key = Zeroizing::new([9; 16]);
+        for start in (0..64).chain([u64::from(u32::MAX) * 16 + 5, (1 << 40) - 3, u64::MAX - 70_000]) {
+            let mut plain_mode = ctr::Ctr128BE::<aes::Aes128Enc>::new((&*key).into(), &[0; 16].into());
+            plain_mode.seek(start);
+            let mut ours = Keystream::at(&key, start);
+            // Each place within a block comes up once in 16 cells.
+            for cell in 0..40_u64 {
+                assert_eq!(ours.position(), Some(start + cell * BODY_BYTES as u64));
+                let (mut one, mut other) = (plain(cell as u8), plain(cell as u8));
+                plain_mode.apply_keystream(&mut one);
+                ours.apply(&mut other);
+                assert_eq!(one, other, "cell {cell} from {start}");
+            }
+        }
     }
 
     #[test]
