@@ -1,7 +1,7 @@
 //! What one cell costs: relay crypto at a middle and at an end, and flow control on top.
 //!
-//! `cargo bench -p relay-engine` prints time per cell. Each round works on a window of 256 cells that lie one behind the
-//! other in memory, as they do in a channel's buffer.
+//! `cargo bench -p relay-engine` prints time per cell. Each round takes 256 cells that lie one behind the other, as they do
+//! in a channel's buffer, to as many places, as they lie in queues.
 
 #![expect(clippy::unwrap_used, reason = "a benchmark that cannot run must say so")]
 
@@ -31,49 +31,59 @@ fn relay_crypto(c: &mut Criterion) {
     group.throughput(Throughput::Elements(CELLS as u64));
     group.bench_function("tor1 forward at a middle", |b| {
         let (mut forward, _) = tor1::Direction::pair(&[7; 72]);
-        let mut cells = cells();
+        let (cells, mut queue) = (cells(), cells());
         b.iter(|| {
-            for body in &mut cells {
-                forward.crypt(body);
-                black_box(forward.recognise(body));
+            for (from, to) in cells.iter().zip(&mut queue) {
+                forward.crypt_into(from, to);
+                black_box(forward.recognise(to));
             }
         });
     });
     group.bench_function("tor1 backward at a middle", |b| {
         let (_, mut backward) = tor1::Direction::pair(&[7; 72]);
-        let mut cells = cells();
-        b.iter(|| cells.iter_mut().for_each(|body| backward.crypt(body)));
+        let (cells, mut queue) = (cells(), cells());
+        b.iter(|| {
+            for (from, to) in cells.iter().zip(&mut queue) {
+                backward.crypt_into(from, to);
+            }
+            black_box(&queue);
+        });
     });
     group.bench_function("tor1 originate at an end", |b| {
         let (_, mut backward) = tor1::Direction::pair(&[7; 72]);
-        let mut cells = cells();
+        let (mut cells, mut queue) = (cells(), cells());
         b.iter(|| {
-            for body in &mut cells {
-                black_box(backward.sign(body));
-                backward.crypt(body);
+            for (from, to) in cells.iter_mut().zip(&mut queue) {
+                black_box(backward.sign(from));
+                backward.crypt_into(from, to);
             }
         });
     });
     group.bench_function("CGO forward at a middle", |b| {
         let mut forward = cgo::RelayForward::new(&[7; cgo::KEY_BYTES]);
-        let mut cells = cells();
+        let (cells, mut queue) = (cells(), cells());
         b.iter(|| {
-            for body in &mut cells {
-                black_box(forward.receive(RELAY, body));
+            for (from, to) in cells.iter().zip(&mut queue) {
+                black_box(forward.receive(RELAY, from, to));
             }
         });
     });
     group.bench_function("CGO backward at a middle", |b| {
         let mut backward = cgo::RelayBackward::new(&[7; cgo::KEY_BYTES]);
-        let mut cells = cells();
-        b.iter(|| cells.iter_mut().for_each(|body| backward.pass(RELAY, body)));
+        let (cells, mut queue) = (cells(), cells());
+        b.iter(|| {
+            for (from, to) in cells.iter().zip(&mut queue) {
+                backward.pass(RELAY, from, to);
+            }
+            black_box(&queue);
+        });
     });
     group.bench_function("CGO originate at an end", |b| {
         let mut backward = cgo::RelayBackward::new(&[7; cgo::KEY_BYTES]);
-        let mut cells = cells();
+        let (mut cells, mut queue) = (cells(), cells());
         b.iter(|| {
-            for body in &mut cells {
-                black_box(backward.originate(RELAY, body));
+            for (from, to) in cells.iter_mut().zip(&mut queue) {
+                black_box(backward.originate(RELAY, from, to));
             }
         });
     });

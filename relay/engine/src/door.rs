@@ -50,12 +50,12 @@ pub enum Input<'a> {
         facts: ChannelFacts,
     },
     /// Plain bytes from the session, as many as were there (64 KiB at most). Cells are
-    /// crypted in place; of an unfinished last cell the engine keeps a copy.
+    /// crypted on their way into queues; of an unfinished last cell the engine keeps a copy.
     Received {
         /// Where they came from.
         channel: ChannelId,
-        /// The bytes; their content is spent when the call returns.
-        bytes: &'a mut [u8],
+        /// The bytes.
+        bytes: &'a [u8],
     },
     /// The session can take this many more plain bytes now. The answer is in [`Outbox::written`].
     Writable {

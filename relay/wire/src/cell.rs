@@ -100,6 +100,14 @@ pub struct Frame {
     pub ends: usize,
 }
 
+impl Frame {
+    /// Whether it is one of those that circuits carry.
+    #[inline]
+    pub fn is_relay(&self) -> bool {
+        matches!(self.command, Command::RELAY | Command::RELAY_EARLY)
+    }
+}
+
 /// What a buffer begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Framed {

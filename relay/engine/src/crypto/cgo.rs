@@ -177,6 +177,21 @@ fn xor_into(one: &mut [u8], other: &[u8]) {
     }
 }
 
+/// Of a block whose length the compiler knows; else it would take it byte by byte.
+#[inline(always)]
+fn xored(one: &Tag, other: &Tag) -> Tag {
+    let mut sum = *one;
+    xor_into(&mut sum, other);
+    sum
+}
+
+#[inline(always)]
+fn xor(to: &mut [u8], from: &[u8], with: &[u8]) {
+    for ((to, from), with) in to.iter_mut().zip(from).zip(with) {
+        *to = from ^ with;
+    }
+}
+
 /// The keys of a wide block, as they are agreed and derived: ET's block cipher and hash, the PRF's block cipher and hash.
 type Keys = [Tag; 4];
 
@@ -228,15 +243,15 @@ impl Direction {
 
     /// A cell of any kind begins: its left side, which is also its tag.
     #[inline(always)]
-    fn encrypt_left(&mut self, command: u8, body: &mut Body) {
+    fn encrypt_left(&mut self, command: u8, from: &Body, to: &mut Body) {
         self.chain = match &mut self.set_up {
             Some(uiv) => {
-                let mask = mask(&mut uiv.et_hash.0, &self.chain, command, body);
-                tweaked(&uiv.et_block, &tag_of(body), &mask)
+                let mask = mask(&mut uiv.et_hash.0, &self.chain, command, from);
+                tweaked(&uiv.et_block, &tag_of(from), &mask)
             }
-            None => self.left_with_keys_for_once(command, body),
+            None => self.left_with_keys_for_once(command, from),
         };
-        body.split_at_mut(TAG_BYTES).0.copy_from_slice(&self.chain);
+        to.split_at_mut(TAG_BYTES).0.copy_from_slice(&self.chain);
     }
 
     /// Apart: inlined, cells that pass would pay for the stack that this takes.
@@ -249,25 +264,27 @@ impl Direction {
 
     /// The rest of a cell that passes: the keys stay.
     #[inline(always)]
-    fn encrypt_right(&mut self, body: &mut Body) {
+    fn encrypt_right(&mut self, from: &Body, to: &mut Body) {
         self.has_passed = true;
         let uiv = self.set_up.get_or_insert_with(|| Uiv::boxed(&self.keys));
         let stream = Stream::new(&uiv.prf_block, &mut uiv.prf_hash.0, &self.chain, CELL_STREAM);
-        if let Some(right) = body.last_chunk_mut() {
-            stream.apply_to_right(right);
+        if let (Some(from), Some(to)) = (from.last_chunk(), to.last_chunk_mut()) {
+            stream.apply_to_right(from, to);
         }
     }
 
     /// The rest of a cell of our own, and the keys that follow on it. These come out of the same stream, as the cell's tag
     /// is the nonce that is their seed.
     #[inline]
-    fn encrypt_right_and_update(&mut self, body: &mut Body) {
-        let (_, right) = body.split_at_mut(TAG_BYTES);
+    fn encrypt_right_and_update(&mut self, from: &Body, to: &mut Body) {
+        let (_, from) = from.split_at(TAG_BYTES);
+        let (_, to) = to.split_at_mut(TAG_BYTES);
         let mut tail = Zeroizing::new([0; TAIL_BYTES]);
         let mut crypt = |stream: Stream<'_>| {
-            if let Some((groups, rest)) = right.split_first_chunk_mut::<GROUPS_BYTES>() {
-                stream.apply_to(groups, &mut tail);
-                xor_into(rest, tail.as_slice());
+            let parts = from.split_first_chunk::<GROUPS_BYTES>().zip(to.split_first_chunk_mut());
+            if let Some(((from, from_rest), (to, to_rest))) = parts {
+                stream.apply_and_go_on(from, to, &mut tail);
+                xor(to_rest, from_rest, tail.as_slice());
             }
         };
         match self.set_up.take() {
@@ -297,9 +314,9 @@ impl Direction {
     }
 
     #[inline]
-    fn encrypt(&mut self, command: u8, body: &mut Body) {
-        self.encrypt_left(command, body);
-        self.encrypt_right(body);
+    fn encrypt(&mut self, command: u8, from: &Body, to: &mut Body) {
+        self.encrypt_left(command, from, to);
+        self.encrypt_right(from, to);
     }
 
     /// Gives back what is set up, if no cell has passed since this was asked last.
@@ -332,18 +349,18 @@ impl RelayForward {
         Self(Direction::new(keys))
     }
 
-    /// Takes this hop's layer off. `Some` means that the cell is for us: its plain text stands behind the first 16 bytes,
-    /// and the tag is what a SENDME for it must carry. `command` is the cell's own, RELAY or RELAY_EARLY.
-    pub fn receive(&mut self, command: u8, body: &mut Body) -> Option<Tag> {
-        let travelled = tag_of(body);
-        self.0.encrypt_left(command, body);
+    /// Takes this hop's layer off, on the way from one place to another: what `to` held is gone. `Some` means that the cell
+    /// is for us: its plain text stands behind the first 16 bytes, and the tag is what a SENDME for it must carry. `command`
+    /// is the cell's own, RELAY or RELAY_EARLY.
+    pub fn receive(&mut self, command: u8, from: &Body, to: &mut Body) -> Option<Tag> {
+        self.0.encrypt_left(command, from, to);
         let (tag, nonce) = (u128::from_ne_bytes(self.0.chain), u128::from_ne_bytes(self.0.nonce));
         if !bool::from(tag.ct_eq(&nonce)) {
-            self.0.encrypt_right(body);
+            self.0.encrypt_right(from, to);
             return None;
         }
-        self.0.encrypt_right_and_update(body);
-        Some(travelled)
+        self.0.encrypt_right_and_update(from, to);
+        Some(tag_of(from))
     }
 
     /// Gives back what only cells that pass need, if none has passed since this was asked last.
@@ -361,18 +378,19 @@ impl RelayBackward {
         Self(Direction::new(keys))
     }
 
-    /// Puts this hop's layer on a cell that came from further away.
-    pub fn pass(&mut self, command: u8, body: &mut Body) {
-        self.0.encrypt(command, body);
+    /// Puts this hop's layer on a cell that came from further away, on its way from one place to another: what `to` held is
+    /// gone.
+    pub fn pass(&mut self, command: u8, from: &Body, to: &mut Body) {
+        self.0.encrypt(command, from, to);
     }
 
-    /// Makes a cell of our own: the plain text stands behind the first 16 bytes, whatever these hold. Returns the tag that
-    /// a SENDME for this cell must carry.
-    pub fn originate(&mut self, command: u8, body: &mut Body) -> Tag {
-        let (left, _) = body.split_at_mut(TAG_BYTES);
+    /// Makes a cell of our own in `to`: the plain text stands behind the first 16 bytes of `from`, whatever these hold.
+    /// Returns the tag that a SENDME for this cell must carry.
+    pub fn originate(&mut self, command: u8, from: &mut Body, to: &mut Body) -> Tag {
+        let (left, _) = from.split_at_mut(TAG_BYTES);
         left.copy_from_slice(&self.0.nonce);
-        self.0.encrypt_left(command, body);
-        self.0.encrypt_right_and_update(body);
+        self.0.encrypt_left(command, from, to);
+        self.0.encrypt_right_and_update(from, to);
         self.0.chain
     }
 

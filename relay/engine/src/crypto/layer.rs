@@ -83,34 +83,34 @@ impl Layer {
         }
     }
 
-    /// Takes our layer off a cell from the client; a tag means that the cell is for us.
+    /// Takes our layer off a cell from the client, on its way to where it waits or is read; a tag means that it is for us.
     #[inline]
-    pub(crate) fn receive(&mut self, command: Command, body: &mut Body) -> Option<Tag> {
+    pub(crate) fn receive(&mut self, command: Command, from: &Body, to: &mut Body) -> Option<Tag> {
         self.wake();
         match self {
             Self::Tor1(pair) => {
-                pair.forward.crypt(body);
-                pair.forward.recognise(body).map(Tag::from)
+                pair.forward.crypt_into(from, to);
+                pair.forward.recognise(to).map(Tag::from)
             }
-            Self::Cgo(pair) => pair.0.receive(command.0, body).map(Tag::from),
+            Self::Cgo(pair) => pair.0.receive(command.0, from, to).map(Tag::from),
             // It is awake.
             Self::Resting(_) => None,
         }
     }
 
-    /// Puts our layer on a cell for the client.
+    /// Puts our layer on a cell for the client, on its way to where it waits.
     #[inline]
-    pub(crate) fn pass(&mut self, command: Command, body: &mut Body) {
+    pub(crate) fn pass(&mut self, command: Command, from: &Body, to: &mut Body) {
         self.wake();
         match self {
-            Self::Tor1(pair) => pair.backward.crypt(body),
-            Self::Cgo(pair) => pair.1.pass(command.0, body),
+            Self::Tor1(pair) => pair.backward.crypt_into(from, to),
+            Self::Cgo(pair) => pair.1.pass(command.0, from, to),
             // It is awake.
             Self::Resting(_) => {}
         }
     }
 
-    /// Makes `body` a cell for the client out of a message of our own. Behind the data stand up to four zeros and then
+    /// Makes `to` a cell for the client out of a message of our own. Behind the data stand up to four zeros and then
     /// noise, so that nobody can guess a whole cell (tor-spec, "Relay cells"). The tag is
     /// what a SENDME for it must carry.
     #[inline]
@@ -118,22 +118,23 @@ impl Layer {
         &mut self,
         message: &RelayMessage<'_>,
         dice: &mut impl RngExt,
-        body: &mut Body,
+        to: &mut Body,
     ) -> Result<Tag, CutShort> {
-        let fill = message.write_into(self.format(), body)?;
-        if let Some(noise) = body.get_mut(fill + 4..).filter(|noise| !noise.is_empty()) {
+        let mut plain = [0; BODY_BYTES];
+        let fill = message.write_into(self.format(), &mut plain)?;
+        if let Some(noise) = plain.get_mut(fill + 4..).filter(|noise| !noise.is_empty()) {
             dice.fill(noise);
         }
         self.wake();
         Ok(match self {
             Self::Tor1(pair) => {
-                let tag = pair.backward.sign(body);
-                pair.backward.crypt(body);
+                let tag = pair.backward.sign(&mut plain);
+                pair.backward.crypt_into(&plain, to);
                 Tag::from(tag)
             }
             // It is awake.
             Self::Resting(_) => return Err(CutShort),
-            Self::Cgo(pair) => Tag::from(pair.1.originate(Command::RELAY.0, body)),
+            Self::Cgo(pair) => Tag::from(pair.1.originate(Command::RELAY.0, &mut plain, to)),
         })
     }
 }
@@ -151,15 +152,15 @@ mod tests {
         let (mut looked_at, mut left_alone) = (Layer::new(&keys), Layer::new(&keys));
         for round in 0..20_u8 {
             assert!(matches!(looked_at, Layer::Resting(_)), "round {round}");
-            let (mut one, mut other) = ([round; BODY_BYTES], [round; BODY_BYTES]);
-            looked_at.pass(Command::RELAY, &mut one);
-            left_alone.pass(Command::RELAY, &mut other);
+            let (came, mut one, mut other) = ([round; BODY_BYTES], [1; BODY_BYTES], [2; BODY_BYTES]);
+            looked_at.pass(Command::RELAY, &came, &mut one);
+            left_alone.pass(Command::RELAY, &came, &mut other);
             assert_eq!(one, other);
             looked_at.rest_if_idle();
             assert!(matches!(looked_at, Layer::Tor1(_)), "it has just worked");
             let tags = [
-                looked_at.receive(Command::RELAY, &mut one),
-                left_alone.receive(Command::RELAY, &mut other),
+                looked_at.receive(Command::RELAY, &came, &mut one),
+                left_alone.receive(Command::RELAY, &came, &mut other),
             ];
             assert!(tags.iter().all(Option::is_none));
             assert_eq!(one, other);

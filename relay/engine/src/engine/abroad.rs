@@ -113,7 +113,7 @@ impl Engine {
         host: ShardId,
         (key, guest): (Key, Key),
         command: Command,
-        body: &mut [u8; BODY_BYTES],
+        body: &[u8; BODY_BYTES],
         outbox: &mut Outbox,
     ) -> Verdict {
         let circuit = self.circuits.get_mut(key);

@@ -7,10 +7,10 @@ use crate::door::carry::{Load, Note, ShardId};
 use crate::door::{Now, Outbox};
 
 impl Engine {
-    /// Takes all of a load, in order; cells are crypted where they lie.
+    /// Takes all of a load, in order.
     pub(super) fn carried(&mut self, now: Now, from: ShardId, load: &mut Load, outbox: &mut Outbox) {
         let Load { notes, bodies } = load;
-        let mut rest = bodies.as_mut_slice();
+        let mut rest = bodies.as_slice();
         for note in notes.drain(..) {
             let verdict = match note {
                 Note::Forward { guest, command } => match next_body(&mut rest) {
@@ -74,8 +74,8 @@ impl Engine {
     }
 }
 
-fn next_body<'a>(rest: &mut &'a mut [u8]) -> Option<&'a mut [u8; BODY_BYTES]> {
-    let (body, behind) = std::mem::take(rest).split_first_chunk_mut::<BODY_BYTES>()?;
+fn next_body<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8; BODY_BYTES]> {
+    let (body, behind) = rest.split_first_chunk::<BODY_BYTES>()?;
     *rest = behind;
     Some(body)
 }

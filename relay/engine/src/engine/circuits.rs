@@ -1,5 +1,6 @@
 //! Circuits: made, used, ended.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use rand::RngExt;
@@ -290,7 +291,6 @@ impl Engine {
         });
         let (tag, pushed) = match pushed {
             Ok(Ok(tag)) => (Some(tag), Ok(())),
-            // A cell that is none stands in the queue; the circuit ends with it.
             Ok(Err(_)) => return (Verdict::end(key, DestroyReason::Internal), None),
             Err(full) => (None, Err(full)),
         };
@@ -303,19 +303,11 @@ impl Engine {
     pub(super) fn relay_cell(
         &mut self,
         now: Now,
-        key: Key,
-        circ_id: u32,
+        seat: Seat,
         command: Command,
-        body: &mut Body,
+        body: &Body,
         outbox: &mut Outbox,
     ) -> Verdict {
-        let Some(channel) = self.channels.get_mut(key) else {
-            return Verdict::Go;
-        };
-        // It may have been destroyed a moment ago.
-        let Some(seat) = channel.seat(circ_id) else {
-            return Verdict::Go;
-        };
         match seat.side {
             Side::Prev => self.forward(now, seat.circuit, command, body, outbox),
             Side::Next => self.backward(seat.circuit, command, body, outbox),
@@ -324,7 +316,7 @@ impl Engine {
     }
 
     #[inline]
-    fn forward(&mut self, now: Now, key: Key, command: Command, body: &mut Body, outbox: &mut Outbox) -> Verdict {
+    fn forward(&mut self, now: Now, key: Key, command: Command, body: &Body, outbox: &mut Outbox) -> Verdict {
         let cells_max = self.cells_waiting_out_max;
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
@@ -339,29 +331,54 @@ impl Engine {
         let Some(layer) = circuit.layer.as_mut() else {
             return self.violation(key);
         };
-        if let Some(tag) = layer.receive(command, body) {
-            return self.message(now, key, command, tag, body, outbox);
+        // Most go on: crypted on their way into the queue.
+        if let Next::Open(leg) = circuit.next
+            && !circuit.forward.is_full(cells_max)
+        {
+            let (seat, queue) = (away_side(key), &mut circuit.forward);
+            let pushed = queue.push_made(&mut self.pool, cells_max, command, |room| {
+                match layer.receive(command, body, room) {
+                    Some(tag) => Err(Box::new((tag, *room))),
+                    None => Ok(()),
+                }
+            });
+            let pushed = match pushed {
+                Ok(Err(for_us)) => {
+                    let (tag, plain) = *for_us;
+                    return self.message(now, key, command, tag, &plain, outbox);
+                }
+                Ok(Ok(())) => Ok(()),
+                Err(full) => Err(full),
+            };
+            self.tally.cells_relayed += 1;
+            return push_cell!(self, seat, queue, leg, pushed, outbox);
+        }
+        let mut plain = [0; BODY_BYTES];
+        if let Some(tag) = layer.receive(command, body, &mut plain) {
+            return self.message(now, key, command, tag, &plain, outbox);
         }
         let leg = match &mut circuit.next {
             Next::Creating(leg) | Next::Open(leg) => *leg,
             Next::Abroad(abroad) => {
                 self.tally.cells_relayed += 1;
-                let verdict = Self::carry_forward(abroad, key, cells_max, command, body, outbox);
+                let verdict = Self::carry_forward(abroad, key, cells_max, command, &plain, outbox);
                 return match verdict {
                     Verdict::Go => Verdict::Go,
                     _ => self.queue_full(away_side(key)),
                 };
             }
             // Nobody behind us, and not for us: for the other side of a rendezvous, or for nobody.
-            Next::Nothing | Next::Connecting { .. } | Next::Asked { .. } => return self.cross_over(key, body, outbox),
+            Next::Nothing | Next::Connecting { .. } | Next::Asked { .. } => {
+                return self.cross_over(key, &plain, outbox);
+            }
         };
         self.tally.cells_relayed += 1;
         let (seat, queue) = (away_side(key), &mut circuit.forward);
-        push_cell!(self, seat, queue, leg, command, body, cells_max, outbox)
+        push_cell!(self, seat, queue, leg, command, &plain, cells_max, outbox)
     }
 
     #[inline]
-    pub(super) fn backward(&mut self, key: Key, command: Command, body: &mut Body, outbox: &mut Outbox) -> Verdict {
+    pub(super) fn backward(&mut self, key: Key, command: Command, body: &Body, outbox: &mut Outbox) -> Verdict {
         let cells_max = self.cells_waiting_max;
         let Some(circuit) = self.circuits.get_mut(key) else {
             return Verdict::Go;
@@ -373,10 +390,14 @@ impl Engine {
         let Some(layer) = circuit.layer.as_mut() else {
             return self.violation(key);
         };
-        layer.pass(command, body);
         self.tally.cells_relayed += 1;
         let (leg, seat, queue) = (circuit.prev, client_side(key), &mut circuit.backward);
-        push_cell!(self, seat, queue, leg, command, body, cells_max, outbox)
+        // Crypted on its way into the queue.
+        let pushed = queue.push_made(&mut self.pool, cells_max, command, |room| {
+            layer.pass(command, body, room);
+            Ok::<_, Infallible>(())
+        });
+        push_cell!(self, seat, queue, leg, pushed.map(|_| ()), outbox)
     }
 
     /// A queue is at its limit: who reads it ignores its window. Whoever made a client's queue so full, away from the client,

@@ -124,7 +124,7 @@ impl Engine {
     }
 
     /// Takes what came, and counts what is left of it: the beginning of a cell.
-    pub(super) fn received(&mut self, now: Now, id: ChannelId, bytes: &mut [u8], outbox: &mut Outbox) {
+    pub(super) fn received(&mut self, now: Now, id: ChannelId, bytes: &[u8], outbox: &mut Outbox) {
         let Some(&key) = self.channel_keys.get(&id) else { return };
         let came = bytes.len();
         self.take_cells(now, key, bytes, outbox);
@@ -140,7 +140,7 @@ impl Engine {
     }
 
     /// Finds the cells in what came, and handles each where it lies.
-    fn take_cells(&mut self, now: Now, key: Key, bytes: &mut [u8], outbox: &mut Outbox) {
+    fn take_cells(&mut self, now: Now, key: Key, bytes: &[u8], outbox: &mut Outbox) {
         let mut rest = bytes;
         loop {
             // A cell may have closed the channel.
@@ -158,11 +158,22 @@ impl Engine {
             if channel.unread.is_empty() {
                 match frame(rest, channel.width) {
                     Framed::Whole(found) => {
-                        let Some((cell, behind)) = std::mem::take(&mut rest).split_at_mut_checked(found.ends) else {
+                        let Some((cell, behind)) = rest.split_at_checked(found.ends) else {
                             return;
                         };
                         rest = behind;
-                        self.cell(now, key, found, cell, outbox);
+                        // Nearly all cells are such: the channel is at hand already.
+                        if found.is_relay() && channel.handshake.is_none() {
+                            let seat = channel.seat(found.circ_id);
+                            let verdict = match (seat, cell.last_chunk()) {
+                                (Some(seat), Some(body)) => self.relay_cell(now, seat, found.command, body, outbox),
+                                // Its circuit may have been destroyed a moment ago.
+                                _ => continue,
+                            };
+                            self.carry_out(now, verdict, outbox);
+                        } else {
+                            self.cell(now, key, found, cell, outbox);
+                        }
                     }
                     Framed::Short { .. } => {
                         channel.unread.extend_from_slice(rest);
@@ -174,7 +185,7 @@ impl Engine {
             match frame(&channel.unread, channel.width) {
                 Framed::Whole(found) => {
                     let mut kept = std::mem::take(&mut channel.unread);
-                    if let Some(cell) = kept.get_mut(..found.ends) {
+                    if let Some(cell) = kept.get(..found.ends) {
                         self.cell(now, key, found, cell, outbox);
                     }
                     kept.drain(..found.ends);
@@ -188,7 +199,7 @@ impl Engine {
                 }
                 Framed::Short { total_bytes } => {
                     let missing = (total_bytes - channel.unread.len()).min(rest.len());
-                    let Some((more, behind)) = std::mem::take(&mut rest).split_at_mut_checked(missing) else {
+                    let Some((more, behind)) = rest.split_at_checked(missing) else {
                         return;
                     };
                     if more.is_empty() {
@@ -203,7 +214,7 @@ impl Engine {
 
     /// One whole cell.
     #[inline]
-    fn cell(&mut self, now: Now, key: Key, found: Frame, cell: &mut [u8], outbox: &mut Outbox) {
+    fn cell(&mut self, now: Now, key: Key, found: Frame, cell: &[u8], outbox: &mut Outbox) {
         let Some(channel) = self.channels.get_mut(key) else {
             return;
         };
@@ -211,13 +222,14 @@ impl Engine {
             self.handshake_cell(now, key, found, cell, outbox);
             return;
         }
-        let Some(body) = cell.get_mut(found.body_begins..found.ends) else {
+        let Some(body) = cell.get(found.body_begins..found.ends) else {
             return;
         };
         let verdict = match found.command {
-            Command::RELAY | Command::RELAY_EARLY => match body.try_into() {
-                Ok(body) => self.relay_cell(now, key, found.circ_id, found.command, body, outbox),
-                Err(_) => Verdict::Go,
+            Command::RELAY | Command::RELAY_EARLY => match (channel.seat(found.circ_id), body.try_into()) {
+                (Some(seat), Ok(body)) => self.relay_cell(now, seat, found.command, body, outbox),
+                // Its circuit may have been destroyed a moment ago.
+                _ => Verdict::Go,
             },
             Command::CREATE_FAST | Command::CREATE2 | Command::CREATE => {
                 self.create(now, key, found.circ_id, found.command, body, outbox)
@@ -263,7 +275,7 @@ impl Engine {
         }
         self.handshake_step(now, key, outbox, |state, around| state.on_exported(material, around));
         // What was held back meanwhile.
-        self.received(now, id, &mut [], outbox);
+        self.received(now, id, &[], outbox);
     }
 
     fn handshake_step(

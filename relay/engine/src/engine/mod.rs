@@ -328,7 +328,15 @@ impl Engine {
     }
 
     /// The one place where circuits and channels end.
+    #[inline]
     fn carry_out(&mut self, now: Now, verdict: Verdict, outbox: &mut Outbox) {
+        if !matches!(verdict, Verdict::Go) {
+            self.end(now, verdict, outbox);
+        }
+    }
+
+    #[cold]
+    fn end(&mut self, now: Now, verdict: Verdict, outbox: &mut Outbox) {
         match verdict {
             Verdict::Go => {}
             Verdict::EndCircuit {

@@ -160,7 +160,7 @@ impl Engine {
 
     /// A cell that is for nobody on its circuit: to the other side of the rendezvous, as if it came from behind there.
     #[inline]
-    pub(super) fn cross_over(&mut self, key: Key, body: &mut [u8; BODY_BYTES], outbox: &mut Outbox) -> Verdict {
+    pub(super) fn cross_over(&mut self, key: Key, body: &[u8; BODY_BYTES], outbox: &mut Outbox) -> Verdict {
         let (own, cells_max) = (self.directory.own(), self.cells_waiting_max);
         let Some(Duty::Joined(joined)) = self.circuits.get_mut(key).map(|circuit| &mut circuit.duty) else {
             return self.violation(key);
@@ -184,7 +184,7 @@ impl Engine {
         from: ShardId,
         key: Key,
         other: Key,
-        body: &mut [u8; BODY_BYTES],
+        body: &[u8; BODY_BYTES],
         outbox: &mut Outbox,
     ) -> Verdict {
         match self.joined(from, key, other) {

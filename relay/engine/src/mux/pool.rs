@@ -13,6 +13,8 @@ pub(crate) const CELL_MEMORY_BYTES: u64 = size_of::<WaitingCell>() as u64;
 
 /// As many as fit into 32 KiB, which allocators cut without a rest.
 pub(super) const CHUNK_CELLS: usize = 63;
+/// A cell's name is its chunk's number with the place in it behind, in as many bits: a shift tells them apart, not a division.
+const PLACE_BITS: u32 = 6;
 const CHUNK_BYTES: u64 = CHUNK_CELLS as u64 * CELL_MEMORY_BYTES;
 /// All of a chunk's cells in use.
 const FULL: u64 = (1 << CHUNK_CELLS) - 1;
@@ -38,6 +40,13 @@ impl WaitingCell {
     };
 }
 
+/// Of a cell's name: its chunk, its place there.
+#[inline]
+fn places(at: u32) -> (usize, usize) {
+    let place = at & ((1 << PLACE_BITS) - 1);
+    ((at >> PLACE_BITS) as usize, place as usize)
+}
+
 pub(super) struct Chunk {
     /// One bit a cell, the lowest first, set while it is in use.
     used: u64,
@@ -58,6 +67,8 @@ pub(crate) struct Pool {
     chunks_used: usize,
     cells_waiting: usize,
     now: Duration,
+    /// The same in milliseconds, for each cell.
+    now_ms: u32,
 }
 
 impl Pool {
@@ -70,6 +81,7 @@ impl Pool {
             chunks_used: 0,
             cells_waiting: 0,
             now: Duration::ZERO,
+            now_ms: 0,
         }
     }
 
@@ -77,6 +89,7 @@ impl Pool {
     #[inline]
     pub(crate) fn is(&mut self, now: Duration) {
         self.now = now;
+        self.now_ms = now.as_millis() as u32;
     }
 
     /// As it was told last.
@@ -96,41 +109,51 @@ impl Pool {
 
     #[inline]
     pub(super) fn cell(&mut self, at: u32) -> Option<&mut WaitingCell> {
-        let chunk = self.chunks.get_mut(at as usize / CHUNK_CELLS)?.as_mut()?;
-        chunk.cells.get_mut(at as usize % CHUNK_CELLS)
+        let (index, slot) = places(at);
+        let chunk = self.chunks.get_mut(index)?.as_mut()?;
+        chunk.cells.get_mut(slot)
     }
 
-    /// Takes a cell, and lets `fill` make its body, which holds anything.
     #[inline]
-    pub(super) fn put<T>(
+    pub(super) fn peek(&self, at: u32) -> Option<&WaitingCell> {
+        let (index, slot) = places(at);
+        self.chunks.get(index)?.as_ref()?.cells.get(slot)
+    }
+
+    /// Takes a cell, and lets `fill` make its body, which holds anything. Where `fill` fails the cell stays free.
+    #[inline]
+    pub(super) fn put<T, E>(
         &mut self,
         command: Command,
-        fill: impl FnOnce(&mut [u8; BODY_BYTES]) -> T,
-    ) -> Option<(u32, T)> {
+        fill: impl FnOnce(&mut [u8; BODY_BYTES]) -> Result<T, E>,
+    ) -> Option<Result<(u32, T), E>> {
         let index = match self.roomy.last() {
             Some(&index) => index,
             None => self.grow(),
         };
         let chunk = self.chunks.get_mut(index as usize)?.as_mut()?;
-        if chunk.used == 0 {
-            self.spare_chunks = self.spare_chunks.saturating_sub(1);
-            self.chunks_used += 1;
-        }
         let slot = (!chunk.used).trailing_zeros() as usize;
         // Filled where it lies: made first and moved then, it would be copied twice.
         if chunk.cells.len() <= slot {
             chunk.cells.push(WaitingCell::EMPTY);
         }
         let cell = chunk.cells.get_mut(slot)?;
+        let filled = match fill(&mut cell.body) {
+            Ok(filled) => filled,
+            Err(error) => return Some(Err(error)),
+        };
         (cell.next, cell.command) = (NOBODY, command.0);
-        cell.since_ms = self.now.as_millis() as u32;
-        let filled = fill(&mut cell.body);
+        cell.since_ms = self.now_ms;
+        if chunk.used == 0 {
+            self.spare_chunks = self.spare_chunks.saturating_sub(1);
+            self.chunks_used += 1;
+        }
         chunk.used |= 1 << slot;
         if chunk.used == FULL {
             self.roomy.pop();
         }
         self.cells_waiting += 1;
-        Some((index * CHUNK_CELLS as u32 + slot as u32, filled))
+        Some(Ok(((index << PLACE_BITS) | slot as u32, filled)))
     }
 
     fn grow(&mut self) -> u32 {
@@ -158,16 +181,16 @@ impl Pool {
 
     #[inline]
     pub(super) fn free(&mut self, at: u32) {
-        let index = at / CHUNK_CELLS as u32;
-        let Some(place) = self.chunks.get_mut(index as usize) else {
+        let (index, slot) = places(at);
+        let Some(place) = self.chunks.get_mut(index) else {
             return;
         };
         let Some(chunk) = place.as_mut() else { return };
         if chunk.used == FULL {
             chunk.roomy_at = self.roomy.len();
-            self.roomy.push(index);
+            self.roomy.push(index as u32);
         }
-        chunk.used &= !(1 << (at as usize % CHUNK_CELLS));
+        chunk.used &= !(1 << slot);
         self.cells_waiting -= 1;
         if chunk.used != 0 {
             return;
@@ -178,7 +201,7 @@ impl Pool {
             let roomy_at = chunk.roomy_at;
             *place = None;
             self.spare_chunks -= 1;
-            self.vacant.push(index);
+            self.vacant.push(index as u32);
             self.leave_roomy(roomy_at);
         }
     }

@@ -1,11 +1,12 @@
 //! The cells of one circuit in one direction, in a pool.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use relay_wire::cell::{BODY_BYTES, CircIdWidth, Command, write_header};
 
 use super::favour::Favour;
-use super::pool::{CHUNK_CELLS, NOBODY, Pool};
+use super::pool::{NOBODY, Pool};
 
 /// Cells of one circuit in one direction.
 pub(crate) struct Queue {
@@ -67,29 +68,42 @@ impl Queue {
         command: Command,
         body: &[u8; BODY_BYTES],
     ) -> Result<(), Full> {
-        self.push_made(pool, cells_max, command, |room| room.copy_from_slice(body))
+        let made = self.push_made(pool, cells_max, command, |room| {
+            room.copy_from_slice(body);
+            Ok::<_, Infallible>(())
+        });
+        made.map(|_| ())
     }
 
-    /// The same for a cell that `make` makes where it will lie, and what `make` says of it.
+    /// The same for a cell that `make` makes where it will lie, and what `make` says of it. Where `make` fails there is none.
     #[inline]
-    pub(crate) fn push_made<T>(
+    pub(crate) fn push_made<T, E>(
         &mut self,
         pool: &mut Pool,
         cells_max: u32,
         command: Command,
-        make: impl FnOnce(&mut [u8; BODY_BYTES]) -> T,
-    ) -> Result<T, Full> {
-        if self.length >= cells_max {
+        make: impl FnOnce(&mut [u8; BODY_BYTES]) -> Result<T, E>,
+    ) -> Result<Result<T, E>, Full> {
+        if self.is_full(cells_max) {
             return Err(Full);
         }
-        let (at, made) = pool.put(command, make).ok_or(Full)?;
+        let (at, made) = match pool.put(command, make).ok_or(Full)? {
+            Ok(put) => put,
+            Err(error) => return Ok(Err(error)),
+        };
         match pool.cell(self.last) {
             Some(last) if self.length > 0 => last.next = at,
             _ => self.first = at,
         }
         self.last = at;
         self.length += 1;
-        Ok(made)
+        Ok(Ok(made))
+    }
+
+    /// Whether it takes no cell more.
+    #[inline]
+    pub(crate) fn is_full(&self, cells_max: u32) -> bool {
+        self.length >= cells_max
     }
 
     /// Appends the first cell to `out` as it goes over the wire.
@@ -110,9 +124,7 @@ impl Queue {
 
     /// How long its first cell has waited; none where there is none.
     pub(crate) fn waits(&self, pool: &Pool) -> Option<Duration> {
-        let at = self.first as usize;
-        let chunk = pool.chunks.get(at / CHUNK_CELLS)?.as_ref()?;
-        let first = chunk.cells.get(at % CHUNK_CELLS).filter(|_| self.length > 0)?;
+        let first = pool.peek(self.first).filter(|_| self.length > 0)?;
         Some(Duration::from_millis(
             (pool.now().as_millis() as u32).wrapping_sub(first.since_ms).into(),
         ))

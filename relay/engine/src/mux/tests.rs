@@ -142,3 +142,23 @@ fn names_of_dead_circuits_do_not_pile_up() {
     }
     assert!(round.waiting.len() < 100);
 }
+
+#[test]
+fn a_cell_that_could_not_be_made_takes_no_place() {
+    let mut two = Two::new();
+    two.push(0, 1);
+    let (pool, queue) = (&mut two.pool, &mut two.queues[0]);
+    let refused = queue.push_made(pool, 100, Command::RELAY, |room| {
+        room.fill(7);
+        Err::<(), _>("not today")
+    });
+    assert_eq!(refused, Ok(Err("not today")));
+    assert_eq!((queue.len(), pool.cells_waiting()), (1, 1));
+    let again = queue.push_made(pool, 1, Command::RELAY, |_| Ok::<_, ()>(()));
+    assert_eq!(again, Err(Full), "what is full is not even asked to make one");
+    queue.push(pool, 100, Command::RELAY, &body(2)).unwrap();
+    let mut out = Vec::new();
+    two.round.serve(&mut two.pool, &mut two.queues, &mut out, 2_000, at(0));
+    let bodies: Vec<u8> = out.chunks(514).map(|cell| cell[400]).collect();
+    assert_eq!(bodies, [1, 2]);
+}

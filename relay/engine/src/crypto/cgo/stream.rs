@@ -6,7 +6,7 @@ use aes::cipher::{BlockBackend, BlockClosure, BlockEncrypt, BlockSizeUser, ParBl
 use polyval::Polyval;
 use polyval::universal_hash::UniversalHash;
 
-use super::{RIGHT_BYTES, TAG_BYTES, Tag, xor_into};
+use super::{RIGHT_BYTES, TAG_BYTES, Tag, xor, xor_into, xored};
 
 /// The stream of one cell from one of its blocks on.
 pub(in crate::crypto) struct Stream<'a> {
@@ -30,51 +30,71 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// Over what is no longer than the stream, 64 blocks with those that are skipped.
-    #[inline]
+    /// Over what is no longer than the stream, 64 blocks with those that are skipped, where it lies.
     pub(in crate::crypto) fn apply_keystream(self, data: &mut [u8]) {
-        self.apply(data);
+        for (part, start) in data.chunks_mut(PIECE_BYTES).zip((0..).step_by(PIECE_BLOCKS.into())) {
+            let mut piece = [0; PIECE_BYTES];
+            self.behind(start).apply(&ZEROS, &mut piece);
+            xor_into(part, &piece);
+        }
     }
 
-    /// Over a cell's right side, whose length the compiler is to know.
+    /// From a cell's right side, whose length the compiler is to know, to where it goes.
     #[inline]
-    pub(super) fn apply_to_right(self, right: &mut [u8; RIGHT_BYTES]) {
-        self.apply(right);
+    pub(super) fn apply_to_right(self, from: &[u8; RIGHT_BYTES], to: &mut [u8; RIGHT_BYTES]) {
+        self.apply(from, to);
     }
 
-    /// Over two pieces, one behind the other in the stream.
+    /// The same with the stream's beginning, and what follows in it.
     #[inline]
-    pub(super) fn apply_to<const N: usize, const M: usize>(self, first: &mut [u8; N], second: &mut [u8; M]) {
+    pub(super) fn apply_and_go_on<const N: usize, const M: usize>(
+        self,
+        from: &[u8; N],
+        to: &mut [u8; N],
+        behind: &mut [u8; M],
+    ) {
         const { assert!(N.is_multiple_of(TAG_BYTES) && N / TAG_BYTES < 64) }
-        let second_blocks = Stream {
-            blocks_skipped: self.blocks_skipped.wrapping_add((N / TAG_BYTES) as u8),
-            ..self
-        };
-        self.apply(first);
-        second_blocks.apply(second);
+        self.apply(from, to);
+        self.behind((N / TAG_BYTES) as u8).apply(&[0; M], behind);
+    }
+
+    /// What begins so many blocks later.
+    #[inline]
+    fn behind(&self, blocks: u8) -> Self {
+        Stream {
+            blocks_skipped: self.blocks_skipped.wrapping_add(blocks),
+            ..*self
+        }
     }
 
     #[inline]
-    fn apply<D: AsMut<[u8]> + ?Sized>(&self, data: &mut D) {
+    fn apply<const N: usize>(&self, from: &[u8; N], to: &mut [u8; N]) {
         let first = u128::from_le_bytes(self.start) & !(0x3f << 120);
         self.block.encrypt_with_backend(Counted {
             counter: first | (u128::from(self.blocks_skipped) << 120),
-            data,
+            from,
+            to,
         });
     }
 }
 
+/// For who does not say how much he wants when this is compiled: so much at once.
+const PIECE_BLOCKS: u8 = 8;
+const PIECE_BYTES: usize = PIECE_BLOCKS as usize * TAG_BYTES;
+static ZEROS: [u8; PIECE_BYTES] = [0; PIECE_BYTES];
+
 /// What is done where the processor's AES instructions may be used.
-struct Counted<'a, D: ?Sized> {
+struct Counted<'a, const N: usize> {
     counter: u128,
-    data: &'a mut D,
+    from: &'a [u8; N],
+    to: &'a mut [u8; N],
 }
 
-impl<D: ?Sized> BlockSizeUser for Counted<'_, D> {
+impl<const N: usize> BlockSizeUser for Counted<'_, N> {
     type BlockSize = U16;
 }
 
-impl<D: AsMut<[u8]> + ?Sized> BlockClosure for Counted<'_, D> {
+impl<const N: usize> BlockClosure for Counted<'_, N> {
     #[inline(always)]
     fn call<B: BlockBackend<BlockSize = U16>>(self, backend: &mut B) {
         let mut counter = self.counter;
@@ -87,17 +107,26 @@ impl<D: AsMut<[u8]> + ?Sized> BlockClosure for Counted<'_, D> {
             backend.proc_par_blocks((&mut blocks).into());
             blocks
         };
-        let mut groups = self.data.as_mut().chunks_exact_mut(B::ParBlocksSize::USIZE * TAG_BYTES);
-        for group in &mut groups {
-            for (part, block) in group.chunks_exact_mut(TAG_BYTES).zip(&next()) {
-                xor_into(part, block);
+        let at_once = B::ParBlocksSize::USIZE;
+        let (from, from_end) = self.from.as_chunks::<TAG_BYTES>();
+        let (to, to_end) = self.to.as_chunks_mut::<TAG_BYTES>();
+        let (mut to, from) = (to.chunks_exact_mut(at_once), from.chunks_exact(at_once));
+        let from_rest = from.remainder();
+        for (to, from) in (&mut to).zip(from) {
+            for ((to, from), block) in to.iter_mut().zip(from).zip(&next()) {
+                *to = xored(from, block.as_ref());
             }
         }
         // A whole group for what is left: one block alone takes as long, each has to wait for itself.
-        let rest = groups.into_remainder();
-        if !rest.is_empty() {
-            for (part, block) in rest.chunks_mut(TAG_BYTES).zip(&next()) {
-                xor_into(part, block);
+        let to_rest = to.into_remainder();
+        if !to_rest.is_empty() || !to_end.is_empty() {
+            let last = next();
+            let (whole, behind) = last.split_at(to_rest.len());
+            for ((to, from), block) in to_rest.iter_mut().zip(from_rest).zip(whole) {
+                *to = xored(from, block.as_ref());
+            }
+            if let Some(block) = behind.first() {
+                xor(to_end, from_end, block);
             }
         }
     }

@@ -67,9 +67,9 @@ fn direction(keys: &Token, nonce: &Token, chain: &Token) -> Direction {
 /// Two states are alike if they name the same nonce and chain and turn the same cell into the same noise.
 fn assert_alike(mut one: Direction, mut other: Direction) {
     assert_eq!((one.nonce, one.chain), (other.nonce, other.chain));
-    let (mut a, mut b) = ([7; BODY_BYTES], [7; BODY_BYTES]);
-    one.encrypt(3, &mut a);
-    other.encrypt(3, &mut b);
+    let (cell, mut a, mut b) = ([7; BODY_BYTES], [1; BODY_BYTES], [2; BODY_BYTES]);
+    one.encrypt(3, &cell, &mut a);
+    other.encrypt(3, &cell, &mut b);
     assert_eq!(a, b);
 }
 
@@ -104,8 +104,9 @@ pub(in crate::crypto) fn wide_block_vectors() -> usize {
         let mut uiv = Direction::new(&keys);
         uiv.chain.copy_from_slice(&tweak[..16]);
         let (from, to) = (body(&row[3], &row[4]), body(&row[5], &row[6]));
-        let (mut cell, noise) = if row[0].flag() { (from, to) } else { (to, from) };
-        uiv.encrypt(tweak[16], &mut cell);
+        let (plain, noise) = if row[0].flag() { (from, to) } else { (to, from) };
+        let mut cell = [7; BODY_BYTES];
+        uiv.encrypt(tweak[16], &plain, &mut cell);
         assert_eq!(cell, noise);
     }
     rows.len() / 7
@@ -147,14 +148,14 @@ pub(in crate::crypto) fn relay_vectors() -> usize {
     for row in table(&text, "CGO_RELAY_TEST_VECTORS").chunks(12) {
         let state = direction(&row[1], &row[2], &row[3]);
         let command = row[4].bytes::<1>()[0];
-        let mut cell = body(&row[5], &row[6]);
+        let (came, mut cell) = (body(&row[5], &row[6]), [7; BODY_BYTES]);
         let state = if row[0].flag() {
             let mut backward = RelayBackward(state);
-            backward.pass(command, &mut cell);
+            backward.pass(command, &came, &mut cell);
             backward.0
         } else {
             let mut forward = RelayForward(state);
-            forward.receive(command, &mut cell);
+            forward.receive(command, &came, &mut cell);
             forward.0
         };
         assert_eq!(cell, body(&row[10], &row[11]));
@@ -163,9 +164,9 @@ pub(in crate::crypto) fn relay_vectors() -> usize {
     }
     for row in table(&text, "CGO_RELAY_ORIGINATE_TEST_VECTORS").chunks(10) {
         let mut backward = RelayBackward(direction(&row[0], &row[1], &row[2]));
-        let mut cell = [0; BODY_BYTES];
-        cell[TAG_BYTES..].copy_from_slice(&row[4].bytes::<RIGHT_BYTES>());
-        backward.originate(row[3].bytes::<1>()[0], &mut cell);
+        let (mut plain, mut cell) = ([0; BODY_BYTES], [7; BODY_BYTES]);
+        plain[TAG_BYTES..].copy_from_slice(&row[4].bytes::<RIGHT_BYTES>());
+        backward.originate(row[3].bytes::<1>()[0], &mut plain, &mut cell);
         assert_eq!(cell, body(&row[8], &row[9]));
         assert_alike(backward.0, direction(&row[5], &row[6], &row[7]));
         count += 1;
@@ -223,14 +224,18 @@ fn a_client_and_three_relays_understand_each_other_in_both_directions() {
         let target = usize::from(round) % 3;
         let mut cell = [round; BODY_BYTES];
         let promised = to_relays.originate(target, 3, &mut cell).unwrap();
-        let arrived = (0..3).find_map(|hop| relays[hop].0.receive(3, &mut cell).map(|tag| (hop, tag)));
+        let arrived = (0..3).find_map(|hop| {
+            let came = cell;
+            relays[hop].0.receive(3, &came, &mut cell).map(|tag| (hop, tag))
+        });
         assert_eq!(arrived, Some((target, promised)));
         assert_eq!(cell[TAG_BYTES..], [round; RIGHT_BYTES]);
 
-        let mut answer = [!round; BODY_BYTES];
-        let promised = relays[target].1.originate(3, &mut answer);
+        let mut answer = [0; BODY_BYTES];
+        let promised = relays[target].1.originate(3, &mut [!round; BODY_BYTES], &mut answer);
         for hop in (0..target).rev() {
-            relays[hop].1.pass(3, &mut answer);
+            let came = answer;
+            relays[hop].1.pass(3, &came, &mut answer);
         }
         assert_eq!(from_relays.receive(3, &mut answer), Some((target, promised)));
         assert_eq!(answer[TAG_BYTES..], [!round; RIGHT_BYTES]);
@@ -245,7 +250,8 @@ fn one_changed_bit_makes_noise_of_the_whole_cell() {
     let mut cell = [0; BODY_BYTES];
     client.originate(0, 3, &mut cell).unwrap();
     cell[400] ^= 1;
-    assert_eq!(relay.receive(3, &mut cell), None);
+    let came = cell;
+    assert_eq!(relay.receive(3, &came, &mut cell), None);
     let unchanged = cell[TAG_BYTES..].iter().filter(|byte| **byte == 0).count();
     assert!(unchanged < 20, "{unchanged} bytes kept their plain text");
 }
@@ -256,13 +262,16 @@ fn keys_give_the_same_cells_whether_they_are_set_up_or_not() {
     let (mut kept, mut rested) = (RelayBackward::new(&keys), RelayBackward::new(&keys));
     for round in 0..40_u8 {
         // Of every kind both after one that passed and after one of our own.
-        let (mut one, mut other) = ([round; BODY_BYTES], [round; BODY_BYTES]);
+        let (mut cell, mut one, mut other) = ([round; BODY_BYTES], [1; BODY_BYTES], [2; BODY_BYTES]);
         match round % 4 {
             0 | 1 => {
-                kept.pass(3, &mut one);
-                rested.pass(3, &mut other);
+                kept.pass(3, &cell, &mut one);
+                rested.pass(3, &cell, &mut other);
             }
-            _ => assert_eq!(kept.originate(3, &mut one), rested.originate(3, &mut other)),
+            _ => {
+                let tag = kept.originate(3, &mut cell, &mut one);
+                assert_eq!(tag, rested.originate(3, &mut cell, &mut other));
+            }
         }
         assert_eq!(one, other, "cell {round}");
         rested.rest_if_idle();
@@ -275,7 +284,8 @@ fn keys_give_the_same_cells_whether_they_are_set_up_or_not() {
 fn who_let_cells_pass_lately_stays_set_up_and_an_end_never_is() {
     let keys = std::array::from_fn(|at| at as u8);
     let mut middle = RelayForward::new(&keys);
-    assert_eq!(middle.receive(3, &mut [9; BODY_BYTES]), None);
+    let mut room = [0; BODY_BYTES];
+    assert_eq!(middle.receive(3, &[9; BODY_BYTES], &mut room), None);
     middle.rest_if_idle();
     assert!(middle.0.set_up.is_some(), "it has just worked");
 
@@ -284,7 +294,7 @@ fn who_let_cells_pass_lately_stays_set_up_and_an_end_never_is() {
     for _ in 0..3 {
         let mut cell = [0; BODY_BYTES];
         let promised = client.originate(0, 3, &mut cell);
-        assert_eq!(end.receive(3, &mut cell), promised);
+        assert_eq!(end.receive(3, &cell, &mut room), promised);
         assert!(end.0.set_up.is_none());
     }
 }

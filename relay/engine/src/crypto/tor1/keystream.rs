@@ -20,10 +20,10 @@ type Block = [u8; BLOCK_BYTES];
 
 /// Blocks at a cell's end that are made together.
 const LAST: usize = 8;
-/// Bytes of a cell in the blocks before those.
-const WHOLE_BYTES: usize = 24 * BLOCK_BYTES;
-/// Bytes of it in those of the last blocks that any cell takes whole.
-const SURE_BYTES: usize = 6 * BLOCK_BYTES;
+/// A cell's blocks before those.
+const WHOLE: usize = 24;
+/// Of the last blocks, those that any cell takes whole.
+const SURE: usize = 6;
 /// Of a cell, where the last two of its blocks can lie.
 const END_BYTES: usize = 29;
 /// What a cell leaves of its blocks, if it has found nothing.
@@ -62,8 +62,9 @@ impl Keystream {
         self.next.checked_mul(16)?.checked_sub(u64::from(self.unused))
     }
 
+    /// Over what stands in `from`, into `to`, whatever that held: the cell is on its way to another place anyhow.
     #[inline]
-    pub(super) fn apply(&mut self, body: &mut Body) {
+    pub(super) fn apply(&mut self, from: &Body, to: &mut Body) {
         let Self {
             block,
             next,
@@ -74,7 +75,8 @@ impl Keystream {
             next,
             unused,
             before,
-            body,
+            from,
+            to,
         });
     }
 }
@@ -90,7 +92,8 @@ struct Cell<'a> {
     next: &'a mut u64,
     unused: &'a mut u8,
     before: &'a mut [u8; 2 * BLOCK_BYTES],
-    body: &'a mut Body,
+    from: &'a Body,
+    to: &'a mut Body,
 }
 
 impl BlockSizeUser for Cell<'_> {
@@ -103,67 +106,72 @@ impl BlockClosure for Cell<'_> {
         const { assert!(LAST.is_multiple_of(B::ParBlocksSize::USIZE)) }
         let at_once = B::ParBlocksSize::USIZE;
         let found = usize::from(*self.unused) % BLOCK_BYTES;
-        let mut number = *self.next;
-        let mut blocks = || {
+        let next = *self.next;
+        let mut blocks = |first: usize| {
             let mut blocks = ParBlocks::<B>::default();
-            for block in &mut blocks {
-                *block = u128::from(number).to_be_bytes().into();
-                number = number.wrapping_add(1);
+            for (number, block) in (first as u64..).zip(&mut blocks) {
+                *block = u128::from(next.wrapping_add(number)).to_be_bytes().into();
             }
             backend.proc_par_blocks((&mut blocks).into());
             blocks
         };
-
-        let (_, behind) = self.body.split_at_mut(found);
-        let (whole, behind) = behind.split_at_mut(WHOLE_BYTES);
-        for group in whole.chunks_exact_mut(at_once * BLOCK_BYTES) {
-            for (part, block) in group.chunks_exact_mut(BLOCK_BYTES).zip(&blocks()) {
-                xor_into(part, block);
-            }
-        }
         let mut last = [Block::default(); LAST];
-        for group in last.chunks_exact_mut(at_once) {
-            for (to, block) in group.iter_mut().zip(&blocks()) {
+        for (group, first) in last.chunks_exact_mut(at_once).zip((WHOLE..).step_by(at_once)) {
+            for (to, block) in group.iter_mut().zip(&blocks(first)) {
                 *to = (*block).into();
             }
         }
-        let (sure, _) = behind.split_at_mut(SURE_BYTES);
-        for (part, block) in sure.chunks_exact_mut(BLOCK_BYTES).zip(&last) {
-            xor_into(part, block);
-        }
 
-        // The two edges in pieces of one length, whatever was found: zeros stand where others have been at work.
-        let [.., last_but_one, last] = last;
-        let edge = [Block::default(), last_but_one, last];
+        // The two edges first, in pieces of one length, whatever was found: where zeros stand, whole blocks come to lie.
+        let [.., last_but_one, very_last] = last;
+        let edge = [Block::default(), last_but_one, very_last];
         let (_, found_bytes) = self.before.split_at(BLOCK_BYTES - found);
         let (_, end_bytes) = edge.as_flattened().split_at(BLOCK_BYTES - found);
-        if let (Some(start), Some(with)) = (self.body.first_chunk_mut(), found_bytes.first_chunk()) {
-            xor_block(start, with);
+        if let (Some(to), Some(from), Some(with)) = (
+            self.to.first_chunk_mut::<BLOCK_BYTES>(),
+            self.from.first_chunk::<BLOCK_BYTES>(),
+            found_bytes.first_chunk::<BLOCK_BYTES>(),
+        ) {
+            *to = xored(from, with);
         }
-        if let (Some(end), Some(with)) = (
-            self.body.last_chunk_mut::<END_BYTES>(),
+        if let (Some(to), Some(from), Some(with)) = (
+            self.to.last_chunk_mut::<END_BYTES>(),
+            self.from.last_chunk::<END_BYTES>(),
             end_bytes.first_chunk::<END_BYTES>(),
         ) {
-            xor_into(end, with);
+            *to = xored(from, with);
+        }
+
+        let (_, from) = self.from.split_at(found);
+        let (_, to) = self.to.split_at_mut(found);
+        let (from, to) = (from.as_chunks::<BLOCK_BYTES>().0, to.as_chunks_mut::<BLOCK_BYTES>().0);
+        let (from, from_sure) = from.split_at(WHOLE);
+        let (to, to_sure) = to.split_at_mut(WHOLE);
+        let groups = to.chunks_exact_mut(at_once).zip(from.chunks_exact(at_once));
+        for ((to, from), first) in groups.zip((0..).step_by(at_once)) {
+            for ((to, from), with) in to.iter_mut().zip(from).zip(&blocks(first)) {
+                *to = xored(from, with.as_ref());
+            }
+        }
+        for ((to, from), with) in to_sure.iter_mut().zip(from_sure).zip(&last).take(SURE) {
+            *to = xored(from, with);
         }
 
         let left = found + MORE_UNUSED;
         let spare = left / BLOCK_BYTES;
         let (kept, _) = self.before.split_at_mut(BLOCK_BYTES);
-        kept.copy_from_slice(if spare == 0 { &last } else { &last_but_one });
+        kept.copy_from_slice(if spare == 0 { &very_last } else { &last_but_one });
         *self.unused = (left % BLOCK_BYTES) as u8;
         *self.next = self.next.wrapping_add(32 - spare as u64);
     }
 }
 
+/// Of pieces whose length the compiler knows; else it would take them byte by byte.
 #[inline(always)]
-fn xor_into(one: &mut [u8], other: &[u8]) {
-    for (one, other) in one.iter_mut().zip(other) {
-        *one ^= other;
+fn xored<const N: usize>(one: &[u8; N], other: &[u8; N]) -> [u8; N] {
+    let mut sum = *one;
+    for (sum, other) in sum.iter_mut().zip(other) {
+        *sum ^= other;
     }
-}
-
-#[inline(always)]
-fn xor_block(one: &mut Block, other: &Block) {
-    xor_into(one, other);
+    sum
 }
