@@ -37,7 +37,7 @@ use crate::circuit::onion_queue::OnionQueue;
 use crate::circuit::{Circuit, Seat, Seated, Side};
 use crate::conflux::{Nonce, Set};
 use crate::door::carry::ShardId;
-use crate::door::{ChannelId, Input, Now, Outbox, Tally};
+use crate::door::{ChannelId, Input, Now, Outbox, StreamId, Tally};
 use crate::dos::{Commons, DosRules};
 use crate::keyed::KeyedMap;
 use crate::mux::{CELLS_WAITING_MAX, Pool};
@@ -294,6 +294,11 @@ impl Engine {
     /// Cells that wait in all queues of this shard.
     pub fn cells_waiting(&self) -> usize {
         self.pool.cells_waiting()
+    }
+
+    /// Bytes that wait for a stream's destination; 0 for a stream that is not there.
+    pub fn stream_backlog_bytes(&self, stream: StreamId) -> usize {
+        self.streams.get(stream).map_or(0, |stream| stream.backlog.len())
     }
 
     /// Conflux sets that live here.

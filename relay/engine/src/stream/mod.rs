@@ -106,6 +106,10 @@ impl Streams {
         id
     }
 
+    pub(crate) fn get(&self, id: StreamId) -> Option<&Stream> {
+        self.by_id.get(&id)
+    }
+
     pub(crate) fn get_mut(&mut self, id: StreamId) -> Option<&mut Stream> {
         self.by_id.get_mut(&id)
     }

@@ -7,6 +7,8 @@ use std::time::Duration;
 /// So long a busy stream's bytes wait for those that follow (our own number): C tor's scheduler may keep a cell for 2 ms at
 /// each relay on its way here.
 const BETWEEN_WRITES: Duration = Duration::from_millis(3);
+/// What is worth a write of its own, and waits for nothing (our own number): 33 cells.
+const WORTH_A_WRITE_BYTES: usize = 16 * 1024;
 /// What makes a stream busy is counted over such times.
 const WINDOW: Duration = Duration::from_millis(64);
 /// Half a MiB a second at least: beyond all typing.
@@ -31,9 +33,12 @@ impl Pace {
         self.emptied = all.then_some(now);
     }
 
-    /// Until when what has come now is to wait for more. None: it goes at once.
-    pub fn holds_until(&mut self, now: Duration) -> Option<Duration> {
+    /// Until when what waits now is to wait for more. None: it goes at once.
+    pub fn holds_until(&mut self, now: Duration, waiting_bytes: usize) -> Option<Duration> {
         self.roll(now);
+        if waiting_bytes >= WORTH_A_WRITE_BYTES {
+            return None;
+        }
         let until = self.emptied? + BETWEEN_WRITES;
         (self.busy && until > now).then_some(until)
     }
@@ -67,31 +72,39 @@ mod tests {
     #[test]
     fn a_busy_stream_waits_three_milliseconds_and_no_longer() {
         let (mut pace, now) = after(2_000);
-        assert_eq!(pace.holds_until(now), Some(now + BETWEEN_WRITES));
-        assert_eq!(pace.holds_until(now + BETWEEN_WRITES), None);
+        assert_eq!(pace.holds_until(now, 500), Some(now + BETWEEN_WRITES));
+        assert_eq!(pace.holds_until(now + BETWEEN_WRITES, 500), None);
     }
 
     #[test]
     fn typing_and_torrents_of_bytes_go_at_once() {
         for bytes in [40, 100_000] {
             let (mut pace, now) = after(bytes);
-            assert_eq!(pace.holds_until(now), None, "{bytes} a millisecond");
+            assert_eq!(pace.holds_until(now, 500), None, "{bytes} a millisecond");
         }
+    }
+
+    #[test]
+    fn a_busy_stream_whose_bytes_are_worth_a_write_does_not_wait() {
+        let (mut pace, now) = after(2_000);
+        assert_eq!(pace.holds_until(now, WORTH_A_WRITE_BYTES), None);
+        let until = Some(now + BETWEEN_WRITES);
+        assert_eq!(pace.holds_until(now, WORTH_A_WRITE_BYTES - 1), until);
     }
 
     #[test]
     fn what_the_socket_has_not_taken_whole_waits_for_nothing_else() {
         let (mut pace, now) = after(2_000);
         pace.note(now, 2_000, false);
-        assert_eq!(pace.holds_until(now), None);
+        assert_eq!(pace.holds_until(now, 500), None);
     }
 
     #[test]
     fn after_a_pause_a_stream_is_not_busy() {
         let (mut pace, now) = after(2_000);
         let later = now + Duration::from_secs(3);
-        assert_eq!(pace.holds_until(later), None);
+        assert_eq!(pace.holds_until(later, 500), None);
         pace.note(later, 500, true);
-        assert_eq!(pace.holds_until(later), None);
+        assert_eq!(pace.holds_until(later, 500), None);
     }
 }

@@ -160,11 +160,12 @@ impl Driver {
 
     /// Whether a busy stream waits for more to write; then it stands among those that do.
     fn holds_back(&mut self, stream: StreamId) -> bool {
-        let now = self.now();
+        let (now, waiting_bytes) = (self.now(), self.engine.stream_backlog_bytes(stream));
         let Some(socket) = self.exits.sockets.get_mut(&stream) else {
             return false;
         };
-        let Some(until) = socket.pace.holds_until(now).filter(|_| socket.stage == Stage::Open) else {
+        let until = socket.pace.holds_until(now, waiting_bytes);
+        let Some(until) = until.filter(|_| socket.stage == Stage::Open) else {
             return false;
         };
         socket.held = true;
