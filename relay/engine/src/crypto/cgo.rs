@@ -241,82 +241,91 @@ impl Direction {
         }
     }
 
-    /// A cell of any kind begins: its left side, which is also its tag.
-    #[inline(always)]
-    fn encrypt_left(&mut self, command: u8, from: &Body, to: &mut Body) {
-        self.chain = match &mut self.set_up {
-            Some(uiv) => {
-                let mask = mask(&mut uiv.et_hash.0, &self.chain, command, from);
-                tweaked(&uiv.et_block, &tag_of(from), &mask)
-            }
-            None => self.left_with_keys_for_once(command, from),
-        };
-        to.split_at_mut(TAG_BYTES).0.copy_from_slice(&self.chain);
-    }
-
-    /// Apart: inlined, cells that pass would pay for the stack that this takes.
-    #[inline(never)]
-    fn left_with_keys_for_once(&self, command: u8, body: &Body) -> Tag {
-        let [et_block, et_hash, ..] = &*self.keys;
-        let mask = mask(&mut Polyval::new(et_hash.into()), &self.chain, command, body);
-        tweaked(&Aes128Enc::new(et_block.into()), &tag_of(body), &mask)
-    }
-
-    /// The rest of a cell that passes: the keys stay.
-    #[inline(always)]
-    fn encrypt_right(&mut self, from: &Body, to: &mut Body) {
+    /// A cell that passes: the keys are set up, and stay.
+    #[inline]
+    fn encrypt(&mut self, command: u8, from: &Body, to: &mut Body) {
         self.has_passed = true;
         let uiv = self.set_up.get_or_insert_with(|| Uiv::boxed(&self.keys));
+        let et = (&uiv.et_block, &mut uiv.et_hash.0);
+        encrypt_left(et, &mut self.chain, command, from, to);
         let stream = Stream::new(&uiv.prf_block, &mut uiv.prf_hash.0, &self.chain, CELL_STREAM);
-        if let (Some(from), Some(to)) = (from.last_chunk(), to.last_chunk_mut()) {
-            stream.apply_to_right(from, to);
-        }
+        encrypt_right(stream, from, to);
     }
 
-    /// The rest of a cell of our own, and the keys that follow on it. These come out of the same stream, as the cell's tag
-    /// is the nonce that is their seed.
-    #[inline]
-    fn encrypt_right_and_update(&mut self, from: &Body, to: &mut Body) {
+    /// A cell that passes or is this hop's own, as `is_own` says once its left side is there.
+    #[inline(always)]
+    fn encrypt_either(
+        &mut self,
+        command: u8,
+        from: &Body,
+        to: &mut Body,
+        is_own: impl FnOnce(&Tag, &Tag) -> bool,
+    ) -> bool {
+        let Some(mut set_up) = self.set_up.take() else {
+            return self.encrypt_once(command, from, to, is_own);
+        };
+        let uiv = &mut *set_up;
+        let et = (&uiv.et_block, &mut uiv.et_hash.0);
+        encrypt_left(et, &mut self.chain, command, from, to);
+        let stream = Stream::new(&uiv.prf_block, &mut uiv.prf_hash.0, &self.chain, CELL_STREAM);
+        let own = is_own(&self.chain, &self.nonce);
+        if own {
+            self.encrypt_right_and_update(stream, from, to);
+        } else {
+            self.has_passed = true;
+            encrypt_right(stream, from, to);
+            self.set_up = Some(set_up);
+        }
+        own
+    }
+
+    /// The same with keys that are set up on the stack, as a cell of this hop's own needs them but once; the later ones while
+    /// the processor still waits for the mask.
+    ///
+    /// Apart: inlined, cells that pass would pay for the stack that this takes.
+    #[inline(never)]
+    fn encrypt_once(
+        &mut self,
+        command: u8,
+        from: &Body,
+        to: &mut Body,
+        is_own: impl FnOnce(&Tag, &Tag) -> bool,
+    ) -> bool {
+        let [et_block, et_hash, prf_block, prf_hash] = &*self.keys;
+        let mut et_hash = Polyval::new(et_hash.into());
+        let mask = mask(&mut et_hash, &self.chain, command, from);
+        let (et_block, prf_block) = (Aes128Enc::new(et_block.into()), Aes128Enc::new(prf_block.into()));
+        let mut prf_hash = Polyval::new(prf_hash.into());
+        self.chain = tweaked(&et_block, &tag_of(from), &mask);
+        to.split_at_mut(TAG_BYTES).0.copy_from_slice(&self.chain);
+        let stream = Stream::new(&prf_block, &mut prf_hash, &self.chain, CELL_STREAM);
+        let own = is_own(&self.chain, &self.nonce);
+        if own {
+            self.encrypt_right_and_update(stream, from, to);
+        } else {
+            // More will pass.
+            self.has_passed = true;
+            encrypt_right(stream, from, to);
+            self.set_up = Some(Uiv::boxed(&self.keys));
+        }
+        own
+    }
+
+    /// The rest of a cell of this hop's own, and the keys that follow on it. These come out of the same stream, as the
+    /// cell's tag is the nonce that is their seed.
+    #[inline(always)]
+    fn encrypt_right_and_update(&mut self, stream: Stream<'_>, from: &Body, to: &mut Body) {
         let (_, from) = from.split_at(TAG_BYTES);
         let (_, to) = to.split_at_mut(TAG_BYTES);
         let mut tail = Zeroizing::new([0; TAIL_BYTES]);
-        let mut crypt = |stream: Stream<'_>| {
-            let parts = from.split_first_chunk::<GROUPS_BYTES>().zip(to.split_first_chunk_mut());
-            if let Some(((from, from_rest), (to, to_rest))) = parts {
-                stream.apply_and_go_on(from, to, &mut tail);
-                xor(to_rest, from_rest, tail.as_slice());
-            }
-        };
-        match self.set_up.take() {
-            Some(mut uiv) => {
-                let uiv = &mut *uiv;
-                crypt(Stream::new(
-                    &uiv.prf_block,
-                    &mut uiv.prf_hash.0,
-                    &self.chain,
-                    CELL_STREAM,
-                ));
-            }
-            None => {
-                let [.., prf_block, prf_hash] = &*self.keys;
-                let block = Aes128Enc::new(prf_block.into());
-                crypt(Stream::new(
-                    &block,
-                    &mut Polyval::new(prf_hash.into()),
-                    &self.chain,
-                    CELL_STREAM,
-                ));
-            }
+        let parts = from.split_first_chunk::<GROUPS_BYTES>().zip(to.split_first_chunk_mut());
+        if let Some(((from, from_rest), (to, to_rest))) = parts {
+            stream.apply_and_go_on(from, to, &mut tail);
+            xor(to_rest, from_rest, tail.as_slice());
         }
         if let Some((_, fresh)) = tail.split_last_chunk() {
             self.rekey(fresh);
         }
-    }
-
-    #[inline]
-    fn encrypt(&mut self, command: u8, from: &Body, to: &mut Body) {
-        self.encrypt_left(command, from, to);
-        self.encrypt_right(from, to);
     }
 
     /// Gives back what is set up, if no cell has passed since this was asked last.
@@ -331,6 +340,22 @@ impl Drop for Direction {
     fn drop(&mut self) {
         self.nonce.zeroize();
         self.chain.zeroize();
+    }
+}
+
+/// A cell of any kind begins: its left side, which is also its tag and the next one's chain.
+#[inline(always)]
+fn encrypt_left((block, hash): (&Aes128Enc, &mut Polyval), chain: &mut Tag, command: u8, from: &Body, to: &mut Body) {
+    let mask = mask(hash, chain, command, from);
+    *chain = tweaked(block, &tag_of(from), &mask);
+    to.split_at_mut(TAG_BYTES).0.copy_from_slice(chain);
+}
+
+/// The rest of a cell that passes.
+#[inline(always)]
+fn encrypt_right(stream: Stream<'_>, from: &Body, to: &mut Body) {
+    if let (Some(from), Some(to)) = (from.last_chunk(), to.last_chunk_mut()) {
+        stream.apply_to_right(from, to);
     }
 }
 
@@ -353,14 +378,12 @@ impl RelayForward {
     /// is for us: its plain text stands behind the first 16 bytes, and the tag is what a SENDME for it must carry. `command`
     /// is the cell's own, RELAY or RELAY_EARLY.
     pub fn receive(&mut self, command: u8, from: &Body, to: &mut Body) -> Option<Tag> {
-        self.0.encrypt_left(command, from, to);
-        let (tag, nonce) = (u128::from_ne_bytes(self.0.chain), u128::from_ne_bytes(self.0.nonce));
-        if !bool::from(tag.ct_eq(&nonce)) {
-            self.0.encrypt_right(from, to);
-            return None;
-        }
-        self.0.encrypt_right_and_update(from, to);
-        Some(tag_of(from))
+        let for_us = |tag: &Tag, nonce: &Tag| {
+            let (tag, nonce) = (u128::from_ne_bytes(*tag), u128::from_ne_bytes(*nonce));
+            bool::from(tag.ct_eq(&nonce))
+        };
+        let is_for_us = self.0.encrypt_either(command, from, to, for_us);
+        is_for_us.then(|| tag_of(from))
     }
 
     /// Gives back what only cells that pass need, if none has passed since this was asked last.
@@ -389,8 +412,7 @@ impl RelayBackward {
     pub fn originate(&mut self, command: u8, from: &mut Body, to: &mut Body) -> Tag {
         let (left, _) = from.split_at_mut(TAG_BYTES);
         left.copy_from_slice(&self.0.nonce);
-        self.0.encrypt_left(command, from, to);
-        self.0.encrypt_right_and_update(from, to);
+        self.0.encrypt_either(command, from, to, |_, _| true);
         self.0.chain
     }
 
