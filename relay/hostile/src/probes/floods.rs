@@ -66,8 +66,8 @@ pub(super) const PROBES: &[Probe] = &[
         6,
         "onionskins-beyond-the-queue",
         onionskin_flood,
-        "every one answered; a stranger meanwhile: made or every one answered; a stranger meanwhile: RESOURCELIMIT or \
-         not every one answered; a stranger meanwhile: made or not every one answered; a stranger meanwhile: RESOURCELIMIT",
+        "every one answered; a stranger meanwhile: made or every one answered; a stranger meanwhile: refused or \
+         not every one answered; a stranger meanwhile: made or not every one answered; a stranger meanwhile: refused",
         "every one answered; a stranger meanwhile: made",
         "links take turns, so a flood waits for itself; C tor has one line for all, and holds some DESTROYs back until the link has \
          other cells",
@@ -263,14 +263,16 @@ fn onionskin_flood(scene: &Scene) -> Result<Answer> {
     link.send_much(&bytes);
     stranger.send(&fixed(0x9000_0000, command::CREATE2, &body));
     let answers = count(&mut stranger, 1, scene.patience);
-    let served = match answers.keys().next().map(String::as_str) {
-        Some("CREATED2") => "made",
-        Some(other) => other,
-        None => "silent",
+    // C tor, asked for more than it can do, has said both RESOURCELIMIT and FINISHED.
+    let answer = answers.into_keys().next().unwrap_or_else(|| "nothing".to_owned());
+    let served = match answer.as_str() {
+        "CREATED2" => "made",
+        "nothing" => "silent",
+        _ => "refused",
     };
     let waited = began.elapsed().as_secs_f64();
     let answers = count(&mut link, ONIONSKIN_FLOOD, scene.patience / 2);
-    let figures = format!("{answers:?} of {ONIONSKIN_FLOOD}; the stranger's answer after {waited:.1} s");
+    let figures = format!("{answers:?} of {ONIONSKIN_FLOOD}; the stranger's answer after {waited:.1} s: {answer}");
     let alive = stranger.is_alive(scene.patience) && link.is_alive(scene.patience);
     let said = match alive {
         true => format!("{}; a stranger meanwhile: {served}", fate(&answers, ONIONSKIN_FLOOD)),
